@@ -1,0 +1,35 @@
+# make demo: the whole experiment on the embedded default, offline, on a CPU.   make test: every test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+OUT ?= demo_run
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test install sync clean
+
+demo: $(INSTALLED)
+	$(BIN)/asr-nb demo --out $(OUT)
+
+test: $(INSTALLED)
+	$(BIN)/python tools/test.py
+
+install: $(INSTALLED)
+
+# torch first and pinned: asked for by range it would bring gigabytes of CUDA along on a machine without a GPU.
+$(INSTALLED): settings.ini constraints.txt setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asr_nb needs Python 3.11 or later, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,witness,dev]'
+	touch $@
+
+# Notebooks to package and README; then what a commit must leave unchanged.
+sync: $(INSTALLED)
+	$(BIN)/nbdev-export
+	$(BIN)/python tools/readme.py
+	$(BIN)/nbdev-clean
+
+clean:
+	rm -rf $(VENV) $(OUT) *.egg-info build

@@ -1,0 +1,60 @@
+"""Every test of the project: the sync gate, the tests in the notebooks, and pytest. Exit code 0 only if all pass."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0",
+               "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def contents(*folders: str) -> dict[str, str]:
+    """Hash of each source file, to see what a command changed (it works on uncommitted changes too)."""
+    files = [f for folder in folders for f in (ROOT / folder).rglob("*") if f.suffix in {".py", ".ipynb"}]
+    return {str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
+            if ".ipynb_checkpoints" not in f.parts}
+
+
+def call(*command: str) -> int:
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT).returncode
+
+
+def unchanged_by(command: str, folder: str) -> int:
+    before = contents(folder)
+    code, after = call(str(BIN / command)), contents(folder)
+    changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    if changed:
+        print(f"{command} changed {', '.join(changed)}: run `make sync` and commit the result")
+    return code or bool(changed)
+
+
+STEPS = {
+    "package equals notebooks": lambda: unchanged_by("nbdev-export", "asr_nb"),
+    "notebooks are clean": lambda: unchanged_by("nbdev-clean", "nbs"),
+    "README equals index": lambda: call(sys.executable, "tools/readme.py", "--check"),
+    "style": lambda: call(str(BIN / "ruff"), "check", "-q", "."),
+    "tests in notebooks": lambda: call(str(BIN / "nbdev-test"), "--n-workers", "2"),
+    "pytest": lambda: call(sys.executable, "-m", "pytest"),
+}
+
+
+def main() -> int:
+    failed = []
+    for name, step in STEPS.items():
+        start = time.monotonic()
+        print(f"== {name}", flush=True)
+        if step():
+            failed.append(name)
+        print(f"== {name}: {'FAILED' if name in failed else 'passed'} ({time.monotonic() - start:.0f} s)", flush=True)
+    print(*(f"failed: {name}" for name in failed), sep="\n")
+    print(f"{len(STEPS) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
