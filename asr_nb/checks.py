@@ -31,6 +31,9 @@ class BadInput(ValueError):
         self.allowed = allowed if isinstance(allowed, str) else _names(str(value), allowed)
         super().__init__(f"{field}: {value!r} can't be used; {self.allowed}")
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.field, self.value, self.allowed)   # so that a worker process can raise it
+
 
 def _names(value: str, names: Iterable[str]) -> str:
     "The allowed names as a phrase, near ones first."

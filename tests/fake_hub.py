@@ -54,9 +54,12 @@ class Fault:
     status: int = 0         # what is answered instead; 0 = the connection breaks half-way through a file
     times: int = ALWAYS
     after: int = 0          # requests that go well first
+    within: str = ""        # what a file's path has in it, to fail for that one alone
 
-    def strikes(self) -> bool:
-        "Whether this request fails; counts it."
+    def strikes(self, path: str = "") -> bool:
+        "Whether a request, for the file `path` if for one, fails; counts it."
+        if self.within not in path:
+            return False
         if self.after > 0:
             self.after -= 1
             return False
@@ -118,9 +121,9 @@ class Hub:
         "Answer requests for this repository with `status`, 429 or 500 say."
         self.repositories[kind, id].fault = Fault(status, times, after)
 
-    def cut(self, kind: str, id: str, times: int = ALWAYS) -> None:
+    def cut(self, kind: str, id: str, times: int = ALWAYS, within: str = "") -> None:
         "Close the connection where a large file's second half begins."
-        self.repositories[kind, id].fault = Fault(0, times)
+        self.repositories[kind, id].fault = Fault(0, times, within=within)
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,8 @@ def state(repository: Repository, revision: str | None) -> Commit:
 def let_in(repository: Repository, request: Request) -> None:
     "Refuse who was not given access to a gated repository."
     if repository.gated:
-        raise Refusal(403 if request.token else 401, "GatedRepo", f"Access to {repository.kind} {repository.id} is restricted")
+        restricted = f"Access to {repository.kind} {repository.id} is restricted"
+        raise Refusal(403 if request.token else 401, "GatedRepo", restricted)
 
 
 def need_token(request: Request) -> None:
@@ -312,7 +316,7 @@ def send_file(hub: Hub, request: Request) -> Answer:
         return Answer(b"", 416, {**headers, "Content-Range": f"bytes */{len(content)}"})
     last = min(last, len(content) - 1)
     half, cut_at = len(content) // 2, None
-    if large and last >= half and repository.fault.status == 0 and repository.fault.strikes():
+    if large and last >= half and repository.fault.status == 0 and repository.fault.strikes(path):
         cut_at = max(0, half - first)
     if span:
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"

@@ -117,7 +117,8 @@ def say(
 
 # %% ../../nbs/1_preprocessing/synthetic.ipynb #speakers-02
 VARIANTS = {
-    "train": ["m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "adam", "anika", "belinda", "david"],
+    "train": ["m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "adam", "anika", "belinda", "david", "Andy", "Annie", "Denis",
+              "Gene", "Lee", "Mario", "Mike", "aunty", "benjamin", "boris", "grandma", "ian"],
     "dev": ["caleb", "edward", "shelby", "miguel"],
     "test": ["m6", "m7", "m8", "f4", "f5", "linda", "john", "steph", "paul", "victor", "robert", "Alicia"],
 }
@@ -134,7 +135,7 @@ class Voice:
 def voices(split: str) -> list[Voice]:
     "The speakers of a split, each with a rate and a pitch of their own."
     draws = ((name, keyed_generator(0, "voice", name)) for name in VARIANTS[one_of("split", split, VARIANTS)])
-    return [Voice(name, int(g.integers(145, 195)), int(g.integers(30, 70))) for name, g in draws]
+    return [Voice(name, int(g.integers(165, 205)), int(g.integers(30, 70))) for name, g in draws]
 
 # %% ../../nbs/1_preprocessing/synthetic.ipynb #corpus-02
 CHANNELS = {"clean": None, "phone": PHONE}

@@ -18,7 +18,7 @@ from .audio import SAMPLING_RATE, from_pcm, resample, to_pcm
 # %% ../../nbs/1_preprocessing/telephone.ipynb #key-02
 def keyed_generator(
     seed: int,          # of the corpus or the run
-    *keys: str | int,   # what the numbers are for, e.g. an utterance's id and a step's name
+    *keys: str | int,   # what the numbers are for, e.g. an utterance's id
 ) -> np.random.Generator:
     "A generator whose numbers depend on the seed and the keys alone."
     text = canonical_json([seed, *keys]).encode()
@@ -73,7 +73,7 @@ def phone(
     generator: np.random.Generator,    # the utterance's own: see `keyed_generator`
     channel: Channel = PHONE,
 ) -> np.ndarray:
-    "What the far end of the line hears: float32, shape (n,), aligned. Raises AudioError."
+    "What the far end hears: float32, shape (n,), aligned. Raises AudioError."
     ratio = 10 ** (generator.uniform(*channel.snr_db) / 20)
     line = _band_pass(resample(samples, SAMPLING_RATE, LINE_RATE), channel.band)
     noise = _band_pass(generator.standard_normal(len(line)), channel.band)

@@ -73,8 +73,8 @@ def interval_chart(
     return figure
 
 # %% ../../nbs/6_runs/figures.ipynb #curve-02
-def training_curve(history: Sequence[Mapping[str, Any]], ceiling: float | None = None) -> Any:
-    "Loss per label token, learning rate and dev WER over the steps of a run; `ceiling` is the loss of guessing, ln(vocabulary)."
+def training_curve(history: Sequence[Mapping[str, Any]], start: float | None = None) -> Any:
+    "Loss per label token, learning rate and dev WER over the steps of a run; `start` is the loss before the first step."
     import matplotlib.pyplot as plt
     def points(key: str) -> tuple[list, list]:
         kept = [(row["step"], row[key]) for row in history if row.get(key) is not None]
@@ -82,9 +82,9 @@ def training_curve(history: Sequence[Mapping[str, Any]], ceiling: float | None =
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.5, 3.6), sharex=True, height_ratios=(3, 1))
     top.plot(*points("loss"), color=BLUE, lw=1.2, label="train loss")
     top.plot(*points("dev_loss"), "s--", color=GREY, ms=4, lw=1, label="dev loss")
-    if ceiling:
-        top.axhline(ceiling, color=GREY, lw=0.8, ls=":")
-        top.annotate("guessing", (0, ceiling), (2, 2), textcoords="offset points", fontsize=8, color=GREY)
+    if start:
+        top.axhline(start, color=GREY, lw=0.8, ls=":")
+        top.annotate("untrained", (0, start), (2, 2), textcoords="offset points", fontsize=8, color=GREY)
     top.set(ylabel="loss (nats a token)", ylim=(0, None))
     steps, wers = points("dev_wer")
     if steps:

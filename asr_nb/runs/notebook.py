@@ -118,17 +118,27 @@ def _explain(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
+class _AtomicHandler:
+    "Saves a notebook for papermill."
+
+    def write(self, text: str, path: str) -> None:
+        write_atomic(path, text)
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+def _save_safely(target: str) -> None:
+    "Let papermill save `target` by our handler. It is found by the path's beginning: papermill keeps its own for `local`."
+    from papermill.iorw import papermill_io
+    papermill_io.register(target, _AtomicHandler())
+
+
 def _child(source: str, target: str) -> int:
     "Execute `source` into `target` in the working folder with the parameters of run.json; 0 if papermill is content."
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import papermill
-    from papermill.iorw import LocalHandler, papermill_io
-
-    class Atomic(LocalHandler):
-        def write(self, buf: str, path: str) -> None:
-            write_atomic(path, buf)
-
-    papermill_io.register("local", Atomic())
+    _save_safely(target)
     parameters = json.loads(Path(SPEC).read_text(encoding="utf-8"))["parameters"]
     try:
         papermill.execute_notebook(

@@ -138,15 +138,18 @@ def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
             "message": f"{left:.0f} s left" if left is not None else ""}
 
 # %% ../../nbs/6_runs/stages.ipynb #diagnosis-02
-def diagnose(trained: Trained, recipe: Recipe, vocabulary_size: int) -> str:
-    "In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say."
+def diagnose(trained: Trained) -> str:
+    "In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say, which step was kept."
+    recipe = trained.recipe
     rows = [row for row in trained.history if row.get("loss") is not None]
-    text = plateau([row["loss"] for row in rows], [row["learning_rate"] for row in rows], recipe.learning_rate, vocabulary_size)
-    if warmup_steps(recipe, trained.steps) >= trained.steps:
+    text = plateau([row["loss"] for row in rows], [row["learning_rate"] for row in rows], recipe.learning_rate, 0)
+    if warmup_steps(recipe, recipe.steps) >= recipe.steps:
         text = f"FAILED: the warm-up never ended. {text}"
-    wers = [(row["step"], row["dev_wer"]) for row in trained.history if row.get("dev_wer") is not None]
+    wers = {int(row["step"]): row["dev_wer"] for row in trained.history if row.get("dev_wer") is not None}
     if len(wers) > 1:
-        text += f". Dev WER went from {100 * wers[0][1]:.1f} % to {100 * wers[-1][1]:.1f} %"
+        text += f". Dev WER went from {100 * wers[min(wers)]:.1f} % to {100 * wers[max(wers)]:.1f} %"
+    if trained.kept_step != trained.steps:
+        text += f", and the weights of step {trained.kept_step} were kept"
     return text[0].upper() + text[1:] + "."
 
 
