@@ -25,10 +25,12 @@ app = typer.Typer(
 )
 RUNS = Path("papermill_runs")
 
-ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A name in the lab's experiments, or a YAML file.")]
+ExperimentName = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A name in the lab's experiments, or a YAML file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder that holds the experiments' folders.")]
-Parameters = Annotated[list[str], typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter for the run notebooks.")]
+Parameters = Annotated[
+    list[str], typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter for the run notebooks.")]
 
 
 def parse_parameters(given: list[str]) -> dict[str, Any]:
@@ -48,18 +50,18 @@ def parse_parameters(given: list[str]) -> dict[str, Any]:
 # %% ../nbs/8_cli.ipynb #run-02
 @app.command()
 def plan(experiment: ExperimentName, out: Out = RUNS, param: Parameters = []) -> None:   # noqa: B006
-    """Say what would be run: runs, disk, schedules, and what is not estimated yet.
+    """Say what would be run, and what would be refused.
 
     \b
     asr-nb plan demo
     asr-nb plan my.yaml -p steps=100
     """
     from asr_nb.runs.experiment import load_experiment
-    from asr_nb.runs.plan import plan_runs, plan_text, refuse_schedules, training_utterances
+    from asr_nb.runs.plan import plan_runs, plan_text, refuse_schedules
     lab = load_experiment(experiment)
     runs, root = plan_runs(lab, parse_parameters(param)), out / lab.name
     print(plan_text(lab, runs, root))
-    refuse_schedules(lab, training_utterances(lab, runs, root))
+    refuse_schedules(lab, runs, root)
 
 
 @app.command()
@@ -99,11 +101,11 @@ def need_synthesiser() -> None:
 
 @app.command()
 def demo(out: Annotated[Path, typer.Option("--out", help="Where to put it.")] = Path("demo_run")) -> None:
-    """Run the whole story offline, on an embedded micro model and synthetic speech.
+    """Run the whole story offline, in minutes, on a CPU.
 
     \b
     asr-nb demo
-    asr-nb demo --out /tmp/demo
+    asr-nb demo --out my_demo
     """
     from asr_nb.runs.engines import run_local
     from asr_nb.runs.experiment import load_experiment
@@ -115,8 +117,8 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Where to put it.")] = 
     outcome = run_local(lab, plan_runs(lab), out)
     page = write_labbook(out / lab.name)
     print(f"\n{summary_text(labs(out / lab.name)[0])}\n\n"
-          "An embedded micro model on synthetic speech: it shows what the phenomena look like, and says nothing about real models.\n"
-          f"The report: {page}")
+          "An embedded micro model on synthetic speech: it shows what the phenomena look like,\n"
+          f"and says nothing about real models.\n\nThe report: {page}")
     raise typer.Exit(outcome.code)
 
 # %% ../nbs/8_cli.ipynb #look-02
@@ -131,13 +133,14 @@ def status(folder: Folder = RUNS) -> None:
     asr-nb status
     asr-nb status papermill_runs/demo
     """
-    from asr_nb.runs.engines import is_locked
+    from asr_nb.runs.engines import is_locked, last_row
     from asr_nb.runs.labbook import labs
     for lab in labs(folder):
         busy = is_locked(lab.folder)
         print(f"{lab.folder.name}{' (running now)' if busy else ''}")
         for seen in lab.runs:
-            state = "running" if busy and seen.record is None else seen.status
+            row = last_row(seen.folder) if busy and seen.record is None else {}
+            state = f"running, step {row.get('step')} of {row.get('steps')}" if row else seen.status
             print(f"  {seen.folder.name}: {state}" + (f". {seen.record.verdict}" if state == "finished" else ""))
 
 
@@ -158,7 +161,7 @@ def card(
     run: RunFolder,
     push: Annotated[str, typer.Option(metavar="REPO", help="Publish to this hub repository.")] = "",
 ) -> None:
-    """Write the model card of a training run, and publish it if asked to.
+    """Write the model card of a training run.
 
     \b
     asr-nb card papermill_runs/demo/train-micro-full-1a2b3c4d
@@ -171,7 +174,7 @@ def card(
 
 @app.command()
 def compare(first: RunFolder, second: RunFolder) -> None:
-    """Compare what two runs heard in the same utterances, with paired intervals.
+    """Compare what two runs heard, utterance by utterance.
 
     \b
     asr-nb compare papermill_runs/demo/evaluate-micro-full-1a2b3c4d papermill_runs/demo/evaluate-micro-lora-all-5e6f7a8b
@@ -183,7 +186,8 @@ def compare(first: RunFolder, second: RunFolder) -> None:
     root, source = folders[0].parent, lab_folder() / "compare.ipynb"
     given = {key: os.path.relpath(folder, root / "compare") for key, folder in zip(("first", "second"), folders)}
     name = f"compare-{sha256(str([given, notebook_code(source)]))[:8]}"
-    ending = execute(source, root / name, {"stage": "compare", "experiment": root.name, "run": name, "parameters": given})
+    spec = {"stage": "compare", "experiment": root.name, "run": name, "parameters": given}
+    ending = execute(source, root / name, spec)
     print(f"{ending.status}: {ending.reason or root / name / 'compare.ipynb'}")
     raise typer.Exit(ending.status != "finished")
 
@@ -212,7 +216,8 @@ def _gpu() -> str:
         ones = torch.ones(64, 64, dtype=torch.float16, device=f"cuda:{n}")
         if (ones @ ones).sum().item() != 64**3:
             raise RuntimeError(f"GPU {n} multiplies wrongly")
-        names.append(f"{torch.cuda.get_device_name(n)} with {torch.cuda.get_device_properties(n).total_memory / 2**30:.0f} GiB")
+        memory = torch.cuda.get_device_properties(n).total_memory
+        names.append(f"{torch.cuda.get_device_name(n)} with {memory / 2**30:.0f} GiB")
     return ", ".join(names) + "; a matrix product in float16 is right"
 
 
@@ -250,7 +255,8 @@ def _disk() -> str:
 
 def _token() -> str:
     from huggingface_hub import get_token
-    return "there is one for the hub" if get_token() else "none for the hub: needed for gated models and publishing only"
+    none = "none for the hub: needed for gated models and publishing only"
+    return "there is one for the hub" if get_token() else none
 
 
 def _synthesiser() -> str:
@@ -259,7 +265,8 @@ def _synthesiser() -> str:
 
 # %% ../nbs/8_cli.ipynb #check-03
 PROBES: dict[str, Callable[[], str]] = {
-    "packages": _packages, "gpu": _gpu, "audio": _audio, "kernel": _kernel, "disk": _disk, "token": _token, "synthesiser": _synthesiser,
+    "packages": _packages, "gpu": _gpu, "audio": _audio, "kernel": _kernel, "disk": _disk, "token": _token,
+    "synthesiser": _synthesiser,
 }
 OPTIONAL = {"synthesiser"}   # its absence spoils the demo only
 

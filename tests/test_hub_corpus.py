@@ -37,18 +37,12 @@ def clip(number: int, level: float = 0.3) -> bytes:
 
 
 def table(numbers: range, **changes: Any) -> bytes:
-    "Parquet as the Hub has it: audio as bytes and a path, and a schema that says so."
-    import pyarrow
-    import pyarrow.parquet
-    from datasets import Audio, Features, Value
+    "A split as the Hub has it."
+    from helpers import parquet
 
-    columns = {"id": [f"id-{n}" for n in numbers], "sentence": ["en tone"] * len(numbers),
-               "speaker": [f"speaker-{n % 5}" for n in numbers],
-               "audio": [{"bytes": clip(n), "path": f"{n}.flac"} for n in numbers], **changes}
-    schema = Features({name: Audio() if name == "audio" else Value("string") for name in columns}).arrow_schema
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), buffer, row_group_size=10)
-    return buffer.getvalue()
+    return parquet({"id": [f"id-{n}" for n in numbers], "sentence": ["en tone"] * len(numbers),
+                    "speaker": [f"speaker-{n % 5}" for n in numbers],
+                    "audio": [{"bytes": clip(n), "path": f"{n}.flac"} for n in numbers], **changes})
 
 
 CONFIGS = b"""---
@@ -134,8 +128,8 @@ def push() -> dict[str, Any]:
     api.create_repo(model, exist_ok=True)
     api.create_repo(model, exist_ok=True)
     tiny = Wav2Vec2ForCTC(Wav2Vec2Config(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, conv_dim=(8,), conv_kernel=(10,),
-        conv_stride=(5,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=1, vocab_size=5))
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, conv_dim=(8,),
+        conv_kernel=(10,), conv_stride=(5,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=1, vocab_size=5))
     tiny.push_to_hub(model)
     api.upload_file(path_or_fileobj=b"# A card", path_in_repo="README.md", repo_id=model)
     api.upload_file(path_or_fileobj=b"wrong", path_in_repo="oops.txt", repo_id=model)
@@ -143,8 +137,9 @@ def push() -> dict[str, Any]:
     again = Wav2Vec2ForCTC.from_pretrained(model)
     same = all(torch.equal(a, b) for a, b in zip(tiny.state_dict().values(), again.state_dict().values()))
     Dataset.from_dict({"text": ["hej", "dav"]}).push_to_hub("tester/texts", split="test")
-    return {"files": sorted(api.list_repo_files(model)), "same": same, "me": api.whoami()["name"],
-            "texts": list(load_dataset("tester/texts", split="test")["text"]), "commits": len(api.list_repo_commits(model))}
+    texts = load_dataset("tester/texts", split="test")["text"]
+    return {"files": sorted(api.list_repo_files(model)), "same": same, "me": api.whoami()["name"], "texts": list(texts),
+            "commits": len(api.list_repo_commits(model))}
 
 
 def until_fine(repository: str) -> list[dict[str, Any]]:

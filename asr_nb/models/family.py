@@ -203,14 +203,7 @@ def load_trained(
     return load(str(folder), **{**choices, "revision": None})
 
 # %% ../../nbs/2_models/family.ipynb #hub-02
-WANTED = (
-    "*.json",
-    "*.txt",
-    "*.model",
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "adapter_model.safetensors",
-)
+WANTED = "*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"
 
 
 @contextmanager
@@ -284,28 +277,19 @@ def fetch(
     folder, commit = Path(source), ""
     if not folder.is_dir():
         with pretrained_errors(source, revision):
-            folder = Path(
-                snapshot_download(
-                    source, revision=revision, allow_patterns=list(WANTED)
-                )
-            )
+            folder = Path(snapshot_download(
+                source, revision=revision, allow_patterns=list(WANTED)))
             commit = folder.name
-    config = folder / "config.json"
-    found = (
-        json.loads(config.read_text(encoding="utf-8")).get("model_type")
-        if config.exists()
-        else None
-    )
+    if not (folder / "config.json").exists():
+        raise BadInput("source", source, "it has no config.json, so it is no model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("model_type")
     if found != kind:
-        raise BadInput(
-            "source", source, f"a {kind} model is needed; its config.json names {found}"
-        )
+        allowed = f"a {kind} model is needed; its config.json names {found}"
+        raise BadInput("source", source, allowed)
     if not list(folder.glob("model*.safetensors")):
-        raise BadInput(
-            "source",
-            source,
-            "it has no weights as safetensors, and pickled ones are not read",
-        )
+        allowed = "it has no weights as safetensors, and pickled ones are not read"
+        raise BadInput("source", source, allowed)
     return folder, commit
 
 # %% ../../nbs/2_models/family.ipynb #lora-02
@@ -320,24 +304,14 @@ def apply_lora(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    if any(
-        isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
-        for part in family.model.modules()
-    ):
-        raise BadInput(
-            "method",
-            "lora",
-            f"{family.name} has batch normalisation, which an adapter can't carry",
-        )
+    normalising = torch.nn.modules.batchnorm._BatchNorm
+    if any(isinstance(part, normalising) for part in family.model.modules()):
+        allowed = f"{family.name} has batch normalisation, which an adapter can't carry"
+        raise BadInput("method", "lora", allowed)
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=family.lora_targets(scope),
-    )
-    with (
-        warnings.catch_warnings()
-    ):   # peft 0.21 warns of an attribute that transformers 5.23 renamed
+        r=rank, lora_alpha=alpha, lora_dropout=dropout,
+        target_modules=family.lora_targets(scope))
+    with warnings.catch_warnings():   # of an attribute that transformers 5.23 renamed
         warnings.simplefilter("ignore", FutureWarning)
         family.model = get_peft_model(family.model, config)
 

@@ -6,13 +6,14 @@
 __all__ = ['ALWAYS_APART', 'APART', 'MAX_QUARANTINE', 'FIELDS', 'MANIFESTS', 'SPLIT_NAMES', 'T', 'RETRY_WAITS', 'Opened',
            'SOURCES', 'split_of', 'split_by', 'split_hash', 'Leak', 'Watch', 'leaks', 'Rules', 'Unusable', 'hear',
            'checked', 'columns_of', 'utterance_of', 'SourceOptions', 'FolderOptions', 'find_manifest', 'read_table',
-           'fill_splits', 'folder_rows', 'HubError', 'status_of', 'hub_error', 'patiently', 'resolve_revision',
-           'HubOptions', 'roles_of', 'data_rows', 'open_hub', 'hub_rows', 'pin', 'read', 'corpus']
+           'fill_splits', 'folder_rows', 'HubError', 'status_of', 'hub_error', 'retry_waits', 'patiently',
+           'resolve_revision', 'HubOptions', 'roles_of', 'data_rows', 'open_hub', 'hub_rows', 'pin', 'read', 'corpus']
 
 # %% ../../nbs/1_preprocessing/corpora.ipynb #imports-01
 import csv
 import hashlib
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -463,6 +464,12 @@ def _offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
 def _passing(status: int | None) -> bool:
     "Whether trying again may help."
     if status == 0:
@@ -482,8 +489,10 @@ def _refusal(names: set[str], status: int | None, id: str, kind: str) -> str:
                 "if it is private, set HF_TOKEN")
     if "RevisionNotFoundError" in names:
         return "it has no such revision"
+    if status == 401 and not _token():
+        return "the Hub asks who you are (401): set HF_TOKEN to your token"
     if status in (401, 403):
-        return f"the Hub refuses your HF_TOKEN ({status}): is it expired, or may it not read?"
+        return f"the Hub refuses your HF_TOKEN ({status}): is it expired, or may it not do this?"
     if status == 429:
         return ("the Hub says too many requests (429): wait some minutes and run again; "
                 "with HF_TOKEN set it allows more")
@@ -510,7 +519,20 @@ def hub_error(
 
 # %% ../../nbs/1_preprocessing/corpora.ipynb #refusal-04
 T = TypeVar("T")
-RETRY_WAITS = (2.0, 8.0, 30.0)   # seconds between tries
+RETRY_WAITS = "2,8,30"   # seconds between tries
+
+
+def retry_waits() -> tuple[float, ...]:
+    "Seconds between tries: ASR_NB_RETRY_WAITS, or RETRY_WAITS. Raises BadInput."
+    given = os.environ.get("ASR_NB_RETRY_WAITS", RETRY_WAITS)
+    try:
+        waits = tuple(float(part) for part in given.split(",") if part.strip())
+    except ValueError:
+        waits = (-1.0,)
+    if not all(0 <= wait <= 3600 for wait in waits):
+        allowed = "seconds from 0 to 3600 with commas between, such as 2,8,30"
+        raise BadInput("ASR_NB_RETRY_WAITS", given, allowed)
+    return waits
 
 
 def patiently(
@@ -520,7 +542,7 @@ def patiently(
     progress: str = "",       # as in `hub_error`
 ) -> T:
     "What `action` returns, tried again after a 429, a 5xx or a broken line. Raises HubError."
-    for wait in (*RETRY_WAITS, None):
+    for wait in (*retry_waits(), None):
         try:
             return action()
         except BadInput:

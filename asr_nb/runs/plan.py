@@ -10,7 +10,6 @@ __all__ = ['STAGES', 'SAMPLE', 'IDLE', 'CHECKPOINT_BYTES', 'FLOOR_BYTES', 'Run',
 # %% ../../nbs/6_runs/plan.ipynb #imports-01
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +53,8 @@ def fingerprint(
     "A hash of a file or folder that does not depend on where it lies. Raises BadInput if there is nothing."
     path = Path(path)
     files = [path] if path.is_file() else sorted(
-        p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+        p for p in path.rglob("*")
+        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
     if not files:
         raise BadInput("path", str(path), "a file, or a folder with files, is needed")
     rows = []
@@ -127,12 +127,14 @@ def _fixed_by_plan(experiment: Experiment, overrides: Iterable[str], lab: Path) 
 # %% ../../nbs/6_runs/plan.ipynb #plan-03
 def plan_runs(
     experiment: Experiment,
-    overrides: Mapping[str, Any] = {},   # noqa: B006  parameters for every notebook that takes them
+    overrides: Mapping[str, Any] = {},   # parameters for every notebook that takes them
     lab: Path | None = None,             # the folder of the run notebooks; the package's own
 ) -> list[Run]:
     "The runs of an experiment in the order of execution. Raises BadInput."
     lab = lab or lab_folder()
     _fixed_by_plan(experiment, overrides, lab)
+    if experiment.private:
+        raise BadInput("privacy", "private", "only public: the reports of this version show transcripts and ids")
     plan = _Planner(experiment, lab, overrides)
     sets = [_corpus_content(spec) for spec in experiment.sets]
     models = {m.name: _model_content(m) for m in experiment.models + experiment.witnesses}
@@ -146,8 +148,8 @@ def plan_runs(
                           model=m.name, recipe=r.name, prepared=_path(prepare), trained=_path(run),
                           baseline=_path(baselines[m.name])) for m, r, run in trained]
     heard = [*baselines.values(), *evaluated]
-    audit = plan.add("audit", (), [experiment.normaliser, [w.name for w in experiment.witnesses]], [prepare, *heard],
-                     prepared=_path(prepare), evaluated=",".join(map(_path, heard)))
+    plan.add("audit", (), [experiment.normaliser, [w.name for w in experiment.witnesses]], [prepare, *heard],
+             prepared=_path(prepare), evaluated=",".join(map(_path, heard)))
     if trained:
         told = [experiment.name, experiment.question, experiment.notes]
         plan.add("card", (), told, list(plan.runs), trained=",".join(_path(run) for _, _, run in trained))
@@ -155,7 +157,7 @@ def plan_runs(
 
 # %% ../../nbs/6_runs/plan.ipynb #select-02
 def select(runs: Sequence[Run], stage: str = "", model: str = "", recipe: str = "") -> list[Run]:
-    "The runs of that stage, model and recipe (empty: any), and those they build on. Raises BadInput for a name that no run has."
+    "The runs of that stage, model and recipe (empty: any), and those they build on. Raises BadInput."
     wanted = list(runs)
     for field, value in ("stage", stage), ("model", model), ("recipe", recipe):
         def of(run: Run, field: str = field) -> str:
@@ -223,10 +225,12 @@ def schedule_findings(experiment: Experiment, utterances: int | None) -> dict[tu
             for model in experiment.models for recipe in experiment.recipes}
 
 
-def refuse_schedules(experiment: Experiment, utterances: int | None) -> None:
-    "Raise BadInput for the first schedule with an error that its recipe does not allow."
-    for (_, name), findings in schedule_findings(experiment, utterances).items():
-        for error in refused(experiment.recipe(name), findings):
+def refuse_schedules(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> None:
+    "Raise BadInput for the first schedule among the runs with an error that its recipe does not allow."
+    asked = {(run.parameters["model"], run.parameters["recipe"]) for run in runs if run.stage == "train"}
+    found = schedule_findings(experiment, training_utterances(experiment, runs, root))
+    for (model, name), findings in found.items():
+        for error in refused(experiment.recipe(name), findings) if (model, name) in asked else []:
             raise BadInput(f"recipe {name}", error.code, f"{error.text}; allow: [{error.code}] if it is meant")
 
 # %% ../../nbs/6_runs/plan.ipynb #text-02
@@ -236,9 +240,11 @@ def _schedule_lines(experiment: Experiment, utterances: int | None) -> list[str]
     lines = []
     for (model, name), found in schedule_findings(experiment, utterances).items():
         recipe = experiment.recipe(name)
-        lines.append(f"  {model} {name}: {total_steps(recipe, utterances)} steps" + ("" if found else ", nothing to object to"))
+        fine = "" if found else ", nothing to object to"
+        lines.append(f"  {model} {name}: {total_steps(recipe, utterances)} steps{fine}")
         for finding in found:
-            level = "meant" if finding.code in recipe.allow else "REFUSED" if finding.level == "error" else finding.level
+            level = "REFUSED" if finding.level == "error" else finding.level
+            level = "meant" if finding.code in recipe.allow else level
             lines.append(f"    {level}: {finding.text} ({finding.code})")
     return lines
 

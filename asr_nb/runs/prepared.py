@@ -16,6 +16,7 @@ import numpy as np
 from ..checks import BadInput
 from ..models.family import Example, Family
 from ..preprocessing.audio import SAMPLING_RATE, from_pcm, to_pcm
+from ..preprocessing.corpora import MAX_QUARANTINE, resolve_revision
 from ..preprocessing.features import ArrayStore
 from ..preprocessing.utterances import Ledger, Utterance, read_manifest, write_manifest
 from .experiment import ModelSpec
@@ -64,23 +65,30 @@ def prepare_set(
     families: Sequence[Family],
     folder: str | Path,                             # its last part names the set
     ledger: Ledger,                                 # gets the rows that do not fit
+    max_quarantine: float = MAX_QUARANTINE,         # share of rows that may fit into none
     report: Callable[[int, str], None] = lambda done, what: None,
 ) -> tuple[PreparedSet, str]:                       # and the sha256 of the manifest
-    "Write sound, features and manifest of one set."
+    "Write sound, features and manifest of one set. Raises BadInput if too many rows do not fit the models."
     folder = Path(folder)
     kept: list[Utterance] = []
+    misfits = Ledger()
 
     def sound() -> Iterator[tuple[str, np.ndarray]]:
         for utterance, samples in rows:
             reason = misfit(utterance, families)
             if reason:
-                ledger.add(utterance.id, *reason)
+                misfits.add(utterance.id, *reason)
                 continue
             kept.append(replace(utterance, audio=None, sampling_rate=SAMPLING_RATE))
             report(len(kept), "sound")
             yield utterance.id, to_pcm(samples)
 
     audio = ArrayStore.write(folder / "audio", sound(), "int16")
+    ledger.rows += misfits.rows
+    if len(misfits.rows) > max_quarantine * (len(kept) + len(misfits.rows)):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in misfits.counts.items())
+        raise BadInput(f"corpus {folder.name}", reasons, f"at most {max_quarantine:.0%} of the rows may not fit the models "
+                       f"({misfits.rows[0]['id']}: {misfits.rows[0]['detail']}); drop them, or raise options.max_quarantine")
     for family in {family.fingerprint: family for family in families}.values():
         arrays = ((row.id, family.features(from_pcm(audio[row.id]))) for row in kept)
         ArrayStore.write(folder / f"features-{family.fingerprint}", arrays, "float16")
@@ -100,7 +108,6 @@ def pinned(spec: ModelSpec) -> ModelSpec:
     "The model with the hub commit that its revision means now; one that is no hub id as it is. Raises BadInput."
     if spec.family == "external" or spec.source == "micro" or Path(spec.source).exists():
         return spec
-    from asr_nb.preprocessing.corpora import resolve_revision
     return replace(spec, revision=resolve_revision(spec.source, spec.revision or None, "model"))
 
 # %% ../../nbs/6_runs/prepared.ipynb #overlap-02

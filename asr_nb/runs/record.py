@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'STATUSES', 'METRIC_KEYS', 'RESULT', 'HEAVY', 'PACKAGES', 'METRIC_NAME', 'MIME', 'SPEC', 'PROGRESS',
            'Record', 'read_result', 'is_finished', 'environment', 'metric_entry', 'markdown', 'bundle', 'emit',
-           'RunInProgress', 'start', 'write_failure']
+           'timings', 'RunInProgress', 'start', 'write_failure']
 
 # %% ../../nbs/6_runs/record.ipynb #imports-01
 import dataclasses
@@ -44,7 +44,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)  # versions, GPU, commit; never host or paths
     metrics: dict[str, Any] = field(default_factory=dict)      # "<set>.<metric>": value, low, high, n, unit
     artifacts: dict[str, str] = field(default_factory=dict)    # path relative to the run folder: sha256
-    timings: dict[str, float] = field(default_factory=dict)    # seconds
+    timings: dict[str, float] = field(default_factory=dict)    # seconds; "ended" since 1970
     warnings: tuple[str, ...] = ()
     verdict: str = ""                # one sentence: what was found, or why there is nothing
     schema: int = SCHEMA
@@ -56,7 +56,8 @@ class Record:
 
     def to_json(self) -> str:
         "Strict JSON with sorted keys, one key a line. Raises ValueError for NaN and infinity."
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        plain = dataclasses.asdict(self)
+        return json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 # %% ../../nbs/6_runs/record.ipynb #read-02
 RESULT = "result.json"
@@ -113,7 +114,7 @@ def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(asr_nb.__file__).resolve().parent), *arguments],
-            capture_output=True, text=True, timeout=10,
+            capture_output=True, text=True, timeout=10, check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -137,7 +138,7 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {p: v for p in PACKAGES if (v := _version(p))},
         "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        "threads": torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
+        "threads": torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
         "commit": _commit(),
     }
 
@@ -203,6 +204,12 @@ SPEC = "run.json"
 PROGRESS = "progress.jsonl"
 
 
+def timings(began: float) -> dict[str, float]:   # began: time.time()
+    "How long a run took, and when it ended."
+    now = time.time()
+    return {"total": round(now - began, 1), "ended": round(now, 1)}
+
+
 class RunInProgress:
     "The run whose notebook executes in this folder; `start` makes it."
 
@@ -249,7 +256,7 @@ class RunInProgress:
         emit(Record(
             "finished", self.stage, self.spec.get("experiment", self.folder.parent.name),
             self.spec.get("run", self.folder.name), self.spec.get("parameters", {}), self.inputs, environment(),
-            self.metrics, self.artifacts, {"total": round(time.time() - self.began, 1)}, tuple(self.warnings), verdict,
+            self.metrics, self.artifacts, timings(self.began), tuple(self.warnings), verdict,
         ), self.folder)
 
 
@@ -258,13 +265,13 @@ def start(stage: str) -> RunInProgress:
     return RunInProgress(stage, Path.cwd())
 
 # %% ../../nbs/6_runs/record.ipynb #failed-02
-def write_failure(folder: str | Path, status: str, reason: str, seconds: float) -> Record:
+def write_failure(folder: str | Path, status: str, reason: str, began: float) -> Record:   # began: time.time()
     "Write result.json for a run that ended without one; its `run.json` says which run it was."
     folder = Path(folder)
     spec: Mapping[str, Any] = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     record = Record(
         status, spec["stage"], spec["experiment"], spec["run"], spec["parameters"],
-        environment=environment(), timings={"total": round(seconds, 1)}, verdict=reason,
+        environment=environment(), timings=timings(began), verdict=reason,
     )
     write_atomic(folder / RESULT, record.to_json())
     return record

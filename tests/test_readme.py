@@ -1,0 +1,73 @@
+"""Each command in the README is executed: the demo in a folder of its own, the rest on the toy and on a folder of recordings."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, result, run_folders
+
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()]
+EXECUTED_BY_CI = {"make test"}   # this very test runs in it
+
+
+def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", **more}
+    return subprocess.run(line, shell=True, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def test_every_command_is_known_here() -> None:
+    assert set(COMMANDS) == {
+        "make demo", "make test", "asr-nb check", "asr-nb plan demo", "asr-nb run toy --out my_runs", "asr-nb status my_runs",
+        "asr-nb labbook my_runs", "asr-nb plan my_calls.yaml", "asr-nb run my_calls.yaml"}
+
+
+def test_the_commands_on_the_toy(tmp_path: Path) -> None:
+    for line in (c for c in COMMANDS if c.startswith("asr-nb") and "my_calls" not in c):
+        done = shell(line, tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    assert (tmp_path / "my_runs" / "labbook.html").exists()
+
+
+def test_ones_own_recordings(tmp_path: Path) -> None:
+    from asr_nb.preprocessing import synthetic
+    described = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.S)[1])
+    described["recipes"] = [{"name": "full", "steps": 3, "evaluations": 1}]    # the README's would take minutes
+    (tmp_path / "my_calls.yaml").write_text(yaml.safe_dump(described))
+    rows = synthetic.utterances("da", {"channel": "phone", "train": 40, "seed": 5})
+    (tmp_path / "recordings").mkdir()
+    lines = []
+    for row in rows:
+        (tmp_path / "recordings" / f"{row.id}.flac").write_bytes(row.audio)
+        lines.append(json.dumps({"file": f"{row.id}.flac", "text": row.text, "speaker": row.speaker}))
+    (tmp_path / "recordings" / "manifest.jsonl").write_text("\n".join(lines))
+    for line in (c for c in COMMANDS if "my_calls" in c):
+        done = shell(line, tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    folders = run_folders(tmp_path / "papermill_runs" / "my_calls")
+    assert result(folders["evaluate-micro-full"])["metrics"]["calls.wer"]["value"] is not None
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path: Path) -> None:
+    """The main job: fine-tuning at least halves the WER, every claim has its interval, what was forgotten is said."""
+    assert "make demo" in COMMANDS
+    done = shell(f"make demo OUT={tmp_path / 'demo'}", ROOT, MAKEFLAGS="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folders = run_folders(tmp_path / "demo" / "demo")
+    before, full = (result(folders[name])["metrics"] for name in ("baseline-micro", "evaluate-micro-full"))
+    assert full["da_phone.wer"]["value"] <= 0.5 * before["da_phone.wer"]["value"]
+    assert full["da_phone.wer_change"]["high"] < 0
+    assert full["en_clean.wer_change"]["low"] > 0, "what was forgotten shows"
+    assert full["nonspeech.words_per_minute"]["value"] is not None
+    doomed = result(folders["train-micro-lora-endless-warmup"])
+    assert doomed["verdict"].startswith("FAILED: the warm-up never ended") and doomed["warnings"]
+    audit = result(folders["audit"])["metrics"]
+    assert audit["da_phone.micro.full.unsupported_spans"]["n"] == full["da_phone.wer"]["n"]
+    for said in ("da_phone", "worse", "unsupported", "FAILED", "labbook.html"):
+        assert said in done.stdout, f"{said} is missing in the table:\n{done.stdout}"
