@@ -101,8 +101,8 @@ def zoo(clips: Path) -> list[dict]:
     soundfile.write(clips / "non_finite.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
     soundfile.write(clips / "silent.wav", np.zeros(16_000, np.float32), 16_000)
     soundfile.write(clips / "too_long.wav", speech(31.0), 16_000)
-    soundfile.write(clips / "text_empty.wav", speech(1.0, seed=7), 16_000)
-    soundfile.write(clips / "label_too_long.wav", speech(1.0, seed=8), 16_000)
+    soundfile.write(clips / "text_empty.wav", speech(1.0, seed=107), 16_000)
+    soundfile.write(clips / "label_too_long.wav", speech(1.0, seed=108), 16_000)
     names = ["truncated", "empty", "undecodable", "non_finite", "silent", "too_long", "audio_missing"]
     rows = [{"file": f"{name}.wav", "text": "it costs ten pounds", "speaker": "s0"} for name in names]
     rows.append({"file": "text_empty.wav", "text": " ", "speaker": "s0"})
@@ -112,7 +112,7 @@ def zoo(clips: Path) -> list[dict]:
 
 
 def test_bad_rows_are_in_the_ledger_with_their_reason_and_the_rest_is_prepared(tmp_path: Path) -> None:
-    corpus(tmp_path, [], split="speaker", test_share=0.3, dev_share=0.2, max_quarantine=0.9)
+    corpus(tmp_path, [], split="speaker", test_speakers=["s1"], dev_speakers=["s2"], max_quarantine=0.9)
     with open(tmp_path / "clips" / "manifest.jsonl", "a") as manifest:
         manifest.writelines(json.dumps(row) + "\n" for row in zoo(tmp_path / "clips"))
     said = command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path)
@@ -126,7 +126,7 @@ def test_bad_rows_are_in_the_ledger_with_their_reason_and_the_rest_is_prepared(t
 
 
 def test_too_many_bad_rows_stop_it_and_the_report_stays_readable(tmp_path: Path) -> None:
-    corpus(tmp_path, [{"file": "gone.wav", "text": "gone", "speaker": "s1"}], split="speaker", test_share=0.3)
+    corpus(tmp_path, [{"file": "gone.wav", "text": "gone", "speaker": "s1"}], split="speaker", test_speakers=["s2"], dev_speakers=["s3"])
     said = command("run", "calls.yaml", "--out", "runs", cwd=tmp_path)
     refused(said, "audio_missing")
     folder = run_folders(tmp_path / "runs" / "calls")["prepare"]

@@ -7,7 +7,8 @@ __all__ = ['ALWAYS_APART', 'APART', 'MAX_QUARANTINE', 'FIELDS', 'MANIFESTS', 'SP
            'SOURCES', 'split_of', 'split_by', 'split_hash', 'Leak', 'Watch', 'leaks', 'Rules', 'Unusable', 'hear',
            'checked', 'columns_of', 'utterance_of', 'SourceOptions', 'FolderOptions', 'find_manifest', 'read_table',
            'fill_splits', 'folder_rows', 'HubError', 'status_of', 'hub_error', 'retry_waits', 'patiently',
-           'resolve_revision', 'HubOptions', 'roles_of', 'data_rows', 'open_hub', 'hub_rows', 'pin', 'read', 'corpus']
+           'resolve_revision', 'HubOptions', 'roles_of', 'data_rows', 'open_hub', 'hub_rows', 'check_options', 'pin',
+           'read', 'corpus']
 
 # %% ../../nbs/1_preprocessing/corpora.ipynb #imports-01
 import csv
@@ -731,6 +732,16 @@ def hub_rows(language: str, options: HubOptions) -> Iterator[Utterance]:
 Opened = tuple[Iterable[Utterance], Rules, bool]   # rows, their rules, whether transcribed
 
 
+def check_options(source: str, language: str, options: Mapping[str, Any]) -> None:
+    "Raise BadInput for what a source does not take, before anything is read."
+    from asr_nb.preprocessing.synthetic import GRAMMAR, NonSpeechOptions, SyntheticOptions
+
+    kinds = {"folder": FolderOptions, "hub": HubOptions, "synthetic": SyntheticOptions, "nonspeech": NonSpeechOptions}
+    from_mapping(kinds[one_of("source", source, kinds)], options, "options")
+    if source == "synthetic":
+        one_of("language", language, GRAMMAR)
+
+
 def _folder(language: str, options: Mapping[str, Any], base: Path) -> Opened:
     told = from_mapping(FolderOptions, options, "options")
     return folder_rows(language, told, base), told, told.transcribed
@@ -774,8 +785,13 @@ def read(
 ) -> Iterator[tuple[Utterance, np.ndarray]]:
     "Each usable utterance and its samples, float32, 16 kHz. Raises BadInput, also at the end."
     opened = SOURCES[one_of("source", source, SOURCES)]
-    rows, rules, transcribed = opened(language, options, base)
-    yield from checked(rows, rules, ledger, name, transcribed)
+    try:
+        rows, rules, transcribed = opened(language, options, base)
+        yield from checked(rows, rules, ledger, name, transcribed)
+    except BadInput as error:
+        if not error.field.startswith("options"):
+            raise
+        raise type(error)(f"{name}.{error.field}", error.value, error.allowed) from error
 
 
 def corpus(

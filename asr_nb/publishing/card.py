@@ -101,6 +101,20 @@ def audit_text(story: Story) -> str:
                       "other systems share is not found, nor is a single swapped name or number."])
 
 # %% ../../nbs/7_publishing/card.ipynb #text-03
+def _corpus(story: Story) -> str:
+    "Where the corpus comes from; a data set of a hub with its commit."
+    spec = story.lab.corpus
+    revision = story.prepared.inputs.get(f"{spec.name}.revision") if story.prepared else None
+    place = spec.options.get("id", spec.source) + (f", revision {revision}" if revision else "")
+    return f"{spec.name} ({place}; {spec.language or 'no language given'})"
+
+
+def _commit(story: Story) -> str:
+    "The commit of the code that trained, and whether it was changed since."
+    commit = story.trained.environment.get("commit") or "–"
+    return commit[:12] + (" with uncommitted changes" if commit.endswith("+") else "")
+
+
 def _facts(story: Story) -> list[dict[str, Any]]:
     spec = story.lab.model(story.trained.parameters["model"])
     recipe = story.lab.recipe(story.trained.parameters["recipe"])
@@ -108,12 +122,11 @@ def _facts(story: Story) -> list[dict[str, Any]]:
     revision = (story.prepared.inputs.get(f"model.{spec.name}.revision") if story.prepared else "") or "–"
     decoding = ", ".join(f"{k} {v}" for k, v in inputs.get("decoding", {}).items() if k != "batch_size") or "–"
     normaliser = inputs.get("normaliser", {})
-    corpus = story.lab.corpus
     return [{"what": k, "value": v} for k, v in {
         "made from": f"{spec.source}, revision {revision}", "recipe": f"{recipe.name}: {recipe.method}. {recipe.note}",
-        "corpus": f"{corpus.name} ({corpus.source}, {corpus.language})", "verdict of the training run": story.trained.verdict,
+        "corpus": _corpus(story), "verdict of the training run": story.trained.verdict,
         "normaliser": f"{normaliser.get('name', '–')} {normaliser.get('version', '')} ({normaliser.get('fingerprint', '–')})",
-        "decoding": decoding, "run": story.trained.run, "commit": (story.trained.environment.get("commit") or "–")[:12]}.items()]
+        "decoding": decoding, "run": story.trained.run, "commit": _commit(story)}.items()]
 
 
 def card_body(story: Story) -> str:
@@ -136,12 +149,14 @@ def card_body(story: Story) -> str:
 def _results(story: Story) -> list[Any]:
     from huggingface_hub import EvalResult
     metrics = story.evaluated.metrics if story.evaluated else {}
+    found = [(spec, metrics[f"{spec.name}.wer"]) for spec in story.lab.sets
+             if metrics.get(f"{spec.name}.wer", {}).get("value") is not None]
     return [EvalResult(
         task_type="automatic-speech-recognition", task_name="speech recognition", dataset_type=spec.options.get("id", spec.source),
-        dataset_name=spec.name, metric_type="wer", metric_name="corpus WER, 95 % interval in metric_args",
-        metric_value=round(100 * metrics[f"{spec.name}.wer"]["value"], 2),
-        metric_args={k: metrics[f"{spec.name}.wer"][k] for k in ("low", "high", "n")})
-        for spec in story.lab.sets if metrics.get(f"{spec.name}.wer", {}).get("value") is not None]
+        dataset_name=spec.name, dataset_revision=story.prepared.inputs.get(f"{spec.name}.revision") if story.prepared else None,
+        metric_type="wer", metric_name="corpus WER in %, 95 % interval in metric_args", metric_value=round(100 * wer["value"], 2),
+        metric_args={k: round(100 * wer[k], 2) for k in ("low", "high") if wer[k] is not None} | {"n": wer["n"]})
+        for spec, wer in found]
 
 
 def card_of(run: str | Path) -> str:
@@ -149,10 +164,12 @@ def card_of(run: str | Path) -> str:
     from huggingface_hub import ModelCardData
     story = story_of(run)
     spec, recipe = story.lab.model(story.trained.parameters["model"]), story.lab.recipe(story.trained.parameters["recipe"])
+    corpus = story.lab.corpus
     on_hub = "/" in spec.source and not spec.source.startswith((".", "/", "~"))
     data = ModelCardData(
-        language=story.lab.corpus.language or None, library_name="peft" if recipe.method == "lora" else "transformers",
+        language=corpus.language or None, library_name="peft" if recipe.method == "lora" else "transformers",
         pipeline_tag="automatic-speech-recognition", base_model=spec.source if on_hub else None, tags=["asr_nb"],
+        datasets=[corpus.options["id"]] if corpus.source == "hub" else None,
         model_name=f"{story.lab.name}-{spec.name}-{recipe.name}", eval_results=_results(story) or None)
     return f"---\n{data.to_yaml()}\n---\n\n{card_body(story)}"
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import asr_nb
 from ..checks import BadInput, canonical_json, one_of, sha256
+from ..preprocessing.corpora import check_options
 from .experiment import CorpusSpec, Experiment, ModelSpec, lab_folder
 from .notebook import check_parameters, declared_parameters
 from .record import is_finished
@@ -135,6 +136,11 @@ def plan_runs(
     _fixed_by_plan(experiment, overrides, lab)
     if experiment.private:
         raise BadInput("privacy", "private", "only public: the reports of this version show transcripts and ids")
+    for spec in experiment.sets:
+        try:
+            check_options(spec.source, spec.language, spec.options)
+        except BadInput as error:
+            raise BadInput(f"{spec.name}.{error.field}", error.value, error.allowed) from None
     plan = _Planner(experiment, lab, overrides)
     sets = [_corpus_content(spec) for spec in experiment.sets]
     models = {m.name: _model_content(m) for m in experiment.models + experiment.witnesses}
