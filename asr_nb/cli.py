@@ -180,7 +180,7 @@ def compare(first: RunFolder, second: RunFolder) -> None:
     asr-nb compare papermill_runs/demo/evaluate-micro-full-1a2b3c4d papermill_runs/demo/evaluate-micro-lora-all-5e6f7a8b
     """
     from asr_nb.runs.experiment import lab_folder
-    from asr_nb.runs.notebook import execute
+    from asr_nb.runs.notebook import BAD_INPUT_PREFIX, execute
     from asr_nb.runs.plan import notebook_code
     folders = [finished(folder) for folder in (first, second)]
     root, source = folders[0].parent, lab_folder() / "compare.ipynb"
@@ -188,6 +188,9 @@ def compare(first: RunFolder, second: RunFolder) -> None:
     name = f"compare-{sha256(str([given, notebook_code(source)]))[:8]}"
     spec = {"stage": "compare", "experiment": root.name, "run": name, "parameters": given}
     ending = execute(source, root / name, spec)
+    if ending.reason.startswith(BAD_INPUT_PREFIX):
+        print(f"asr-nb: {ending.reason}", file=sys.stderr)
+        raise typer.Exit(2)
     print(f"{ending.status}: {ending.reason or root / name / 'compare.ipynb'}")
     raise typer.Exit(ending.status != "finished")
 

@@ -1,6 +1,7 @@
 """What must hold for every notebook: ids, parameters, no machine paths, no junk in the outputs."""
 
 import configparser
+import hashlib
 import json
 import re
 import tempfile
@@ -61,3 +62,10 @@ def test_version_is_told_once() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "settings.ini")
     assert asr_nb.__version__ == config["DEFAULT"]["version"]
+
+
+def test_the_micro_model_in_the_package_is_the_one_that_was_built() -> None:
+    record = json.loads((ROOT / "papermill_runs/lab/build_micro/result.json").read_text("utf-8"))
+    for name, digest in record["artifacts"].items():
+        if name.startswith("model/"):
+            assert hashlib.sha256((ROOT / "asr_nb/micro" / name.removeprefix("model/")).read_bytes()).hexdigest() == digest, name
