@@ -26,14 +26,14 @@ def style() -> None:
 
 # %% ../../nbs/6_runs/figures.ipynb #table-02
 def percent(value: float | None, low: float | None = None, high: float | None = None, sign: bool = False) -> str:
-    "A fraction as per cent, its interval in brackets; a dash for no value."
+    "A fraction as per cent, a difference (`sign`) as points of it, the interval in brackets; a dash for no value."
     if value is None:
         return "–"
     form = "{:+.1f}" if sign else "{:.1f}"
-    text = form.format(100 * value)
+    text, unit = form.format(100 * value), "points" if sign else "%"
     if low is None or high is None:
-        return f"{text} %"
-    return f"{text} % [{form.format(100 * low)}, {form.format(100 * high)}]"
+        return f"{text} {unit}"
+    return f"{text} {unit} [{form.format(100 * low)}, {form.format(100 * high)}]"
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -208,7 +208,7 @@ def _text(metric: Mapping[str, Any] | None, sign: bool = False) -> str:
     "Estimate and interval; fractions in per cent."
     if metric is None or metric["value"] is None:
         return "–"
-    scale, unit = (100, " %") if metric["unit"] == "fraction" else (1, "")
+    scale, unit = (100, " points" if sign else " %") if metric["unit"] == "fraction" else (1, "")
     form = "{:+.1f}" if sign else "{:.1f}" if isinstance(metric["value"], float) else "{}"
     shown = [form.format(scale * metric[key]) for key in ("value", "low", "high") if metric[key] is not None]
     return shown[0] + unit + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")
@@ -369,7 +369,7 @@ def summary_text(lab: Lab) -> str:
 
 def _line(*cells: str) -> str:
     "Cells below each other."
-    return "".join(f"{cell:{width}}" for cell, width in zip(cells, (28, 22, 25, 0))).rstrip()
+    return "".join(f"{cell:{width}}" for cell, width in zip(cells, (28, 22, 30, 0))).rstrip()
 
 # %% ../../nbs/6_runs/labbook.ipynb #page-02
 STYLE = """

@@ -24,6 +24,7 @@ from ..preprocessing.text import Normaliser
 from .experiment import Experiment, ModelSpec
 from .prepared import PreparedSet, open_set
 from .record import Record, RunInProgress, read_result
+from .reports import shown
 from ..training.recipes import Recipe
 from ..training.schedule import plateau, warmup_steps
 from ..training.trainer import Trained
@@ -177,4 +178,4 @@ def baseline_verdict(model: str, rates: Rates) -> str:
 
 def evaluation_verdict(found: Mapping[str, Interval]) -> str:
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
-    return " ".join(f"{name}: {verdict(interval)}, WER changed by {interval}." for name, interval in found.items())
+    return " ".join(f"{name}: {verdict(interval)}, WER {shown(interval, sign=True)}." for name, interval in found.items())
