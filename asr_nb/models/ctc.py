@@ -162,10 +162,12 @@ class CTC:
         every = r".*\.layers\.\d+\..*([qkv]_proj|out_proj|intermediate_dense|output_dense)"
         return scope_of(scope, {"attention": ["q_proj", "v_proj"], "all-linear": every})
 
-    def set_augmentation(self, on: bool) -> None:
-        "Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time."
+    def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
+        "Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput for label smoothing."
+        if label_smoothing:
+            raise BadInput("label_smoothing", label_smoothing, "0: CTC has no target for each frame to smooth")
         masks = {"mask_time_prob": 0.05, "mask_time_length": 10}
-        base_model(self.model).config.update({"apply_spec_augment": on, **masks})
+        base_model(self.model).config.update({"apply_spec_augment": spec_augment, **masks})
 
     def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, in order. Raises BadInput if beams are asked for."
@@ -179,7 +181,7 @@ class CTC:
 
     def save(self, folder: str | Path) -> None:
         "Write the model, or its adapter alone, and the processor to `folder`."
-        save_pretrained(self.model, self.processor, self.source, folder)
+        save_pretrained(self.model, self.processor, self.source, self.revision, folder)
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-02
 def waveforms(examples: Sequence[Example]) -> dict[str, torch.Tensor]:

@@ -38,7 +38,7 @@ class Listener:
         raise BadInput("family", self.name, allowed)
 
     labels = collate = check_batch = loss = loss_limit = _refuse
-    lora_targets = set_augmentation = log_probability = save = _refuse
+    lora_targets = set_regularisation = log_probability = save = _refuse
 
 # %% ../../nbs/2_models/external.ipynb #sphinx-02
 class PocketSphinx(Listener):

@@ -80,6 +80,7 @@ class Family(Protocol):
     fingerprint: (
         str   # 12 hex digits: changes with whatever changes features() or labels()
     )
+    source: str     # what it was made from, without a path
     revision: str   # the commit of a source on the Hub; "" for any other source
     model: torch.nn.Module | None
     window_seconds: float   # the longest audio it takes
@@ -110,8 +111,8 @@ class Family(Protocol):
     def lora_targets(self, scope: str) -> str | list[str]:
         'What "attention" (queries, values) or "all-linear" adapts, as peft takes it.'
 
-    def set_augmentation(self, on: bool) -> None:
-        "Switch SpecAugment, which acts in training mode only."
+    def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
+        "Switch SpecAugment, and spread a share of each target over the vocabulary; both act in training mode only."
 
     def decode(
         self, examples: Sequence[Example], decoding: Decoding
@@ -367,12 +368,12 @@ def reinitialise(family: Family, seed: int) -> None:
 
 # %% ../../nbs/2_models/family.ipynb #save-02
 def save_pretrained(
-    model: torch.nn.Module, processor: Any, source: str, folder: str | Path
+    model: torch.nn.Module, processor: Any, source: str, revision: str, folder: str | Path
 ) -> None:
-    "Write a model or its adapter, and its processor, to `folder`."
+    "Write a model or its adapter, and its processor, to `folder`; an adapter names the commit of its base."
     folder = Path(folder)
     for config in getattr(model, "peft_config", {}).values():
-        config.base_model_name_or_path = source
+        config.base_model_name_or_path, config.revision = source, revision or None
     adapter_only = (
         {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     )   # else peft asks the Hub
@@ -421,10 +422,10 @@ def _trains(family: Family, examples: Sequence[Example]) -> dict[str, float]:
     assert math.isclose(loss, mean, rel_tol=1e-3), (
         f"loss {loss} in a batch, {mean} one by one"
     )
-    family.set_augmentation(True)
+    family.set_regularisation(True)
     family.model.train()
     family.loss(batch).backward()
-    family.set_augmentation(False)
+    family.set_regularisation(False)
     moved = [
         p for p in family.model.parameters() if p.requires_grad and p.grad is not None
     ]

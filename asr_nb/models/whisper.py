@@ -155,6 +155,7 @@ def untrained(
 class Whisper:
     "A WhisperForConditionalGeneration, whole or with an adapter, and its processor."
     name = "whisper"
+    label_smoothing = 0.0
     loss_scaled_by_trainer = False   # its forward ignores num_items_in_batch
 
     def __init__(
@@ -208,7 +209,7 @@ class Whisper:
 
     def loss(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         "Mean cross entropy per label token, computed in float32."
-        return loss(self.model, batch)
+        return loss(self.model, batch, self.label_smoothing)
 
     def loss_limit(self, batch: Mapping[str, torch.Tensor]) -> float:
         "A fifth above what even bets on all tokens would lose."
@@ -219,11 +220,12 @@ class Whisper:
         every = r".*\.layers\.\d+\..*([qkv]_proj|out_proj|fc1|fc2)"
         return scope_of(scope, {"attention": ["q_proj", "v_proj"], "all-linear": every})
 
-    def set_augmentation(self, on: bool) -> None:
-        "Switch SpecAugment (Park et al. 2019): 100 ms and 8 mel bands at a time."
+    def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
+        "Switch SpecAugment (Park et al. 2019: 100 ms and 8 mel bands at a time) and label smoothing."
+        self.label_smoothing = label_smoothing
         time = {"mask_time_prob": 0.05, "mask_time_length": 10}
         mels = {"mask_feature_prob": 0.05, "mask_feature_length": 8}
-        base_model(self.model).config.update({"apply_spec_augment": on, **time, **mels})
+        base_model(self.model).config.update({"apply_spec_augment": spec_augment, **time, **mels})
 
     def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, in their order; languages may be mixed."
@@ -237,7 +239,7 @@ class Whisper:
 
     def save(self, folder: str | Path) -> None:
         "Write the model, or its adapter alone, and the processor to `folder`."
-        save_pretrained(self.model, self.processor, self.source, folder)
+        save_pretrained(self.model, self.processor, self.source, self.revision, folder)
 
 # %% ../../nbs/2_models/whisper.ipynb #class-03
 AUDIO = "feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length"
@@ -289,7 +291,10 @@ def check_batch(
         assert shifted, "the decoder's input is not the labels shifted by one"
 
 # %% ../../nbs/2_models/whisper.ipynb #loss-02
-def loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def loss(
+    model: torch.nn.Module, batch: Mapping[str, torch.Tensor],
+    label_smoothing: float = 0.0,   # in training mode only: what is measured is the plain loss
+) -> torch.Tensor:
     "Mean cross entropy per label token, computed in float32."
     import torch
 
@@ -303,7 +308,8 @@ def loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Ten
         decoder_input_ids=batch["decoder_input_ids"].to(base.device),
     ).logits
     return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100,
+        label_smoothing=label_smoothing if model.training else 0.0,
     )
 
 # %% ../../nbs/2_models/whisper.ipynb #score-02

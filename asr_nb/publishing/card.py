@@ -116,14 +116,13 @@ def _commit(story: Story) -> str:
 
 
 def _facts(story: Story) -> list[dict[str, Any]]:
-    spec = story.lab.model(story.trained.parameters["model"])
-    recipe = story.lab.recipe(story.trained.parameters["recipe"])
+    model, recipe = (story.trained.inputs[k] for k in ("model", "recipe"))
     inputs = (story.evaluated or story.trained).inputs
-    revision = (story.prepared.inputs.get(f"model.{spec.name}.revision") if story.prepared else "") or "–"
     decoding = ", ".join(f"{k} {v}" for k, v in inputs.get("decoding", {}).items() if k != "batch_size") or "–"
     normaliser = inputs.get("normaliser", {})
     return [{"what": k, "value": v} for k, v in {
-        "made from": f"{spec.source}, revision {revision}", "recipe": f"{recipe.name}: {recipe.method}. {recipe.note}",
+        "made from": f"{model['source']}, revision {model['revision'] or '–'}",
+        "recipe": f"{recipe['name']}: {recipe['method']}, {recipe['steps']} steps, learning rate {recipe['learning_rate']:g}. {recipe['note']}",
         "corpus": _corpus(story), "verdict of the training run": story.trained.verdict,
         "normaliser": f"{normaliser.get('name', '–')} {normaliser.get('version', '')} ({normaliser.get('fingerprint', '–')})",
         "decoding": decoding, "run": story.trained.run, "commit": _commit(story)}.items()]
@@ -163,14 +162,12 @@ def card_of(run: str | Path) -> str:
     "The whole card of a training run, as a hub takes it. Raises BadInput."
     from huggingface_hub import ModelCardData
     story = story_of(run)
-    spec, recipe = story.lab.model(story.trained.parameters["model"]), story.lab.recipe(story.trained.parameters["recipe"])
-    corpus = story.lab.corpus
-    on_hub = "/" in spec.source and not spec.source.startswith((".", "/", "~"))
+    model, recipe, corpus = story.trained.inputs["model"], story.trained.inputs["recipe"], story.lab.corpus
     data = ModelCardData(
-        language=corpus.language or None, library_name="peft" if recipe.method == "lora" else "transformers",
-        pipeline_tag="automatic-speech-recognition", base_model=spec.source if on_hub else None, tags=["asr_nb"],
+        language=corpus.language or None, library_name="peft" if recipe["method"] == "lora" else "transformers",
+        pipeline_tag="automatic-speech-recognition", base_model=model["source"] if model["revision"] else None, tags=["asr_nb"],
         datasets=[corpus.options["id"]] if corpus.source == "hub" else None,
-        model_name=f"{story.lab.name}-{spec.name}-{recipe.name}", eval_results=_results(story) or None)
+        model_name=f"{story.lab.name}-{model['name']}-{recipe['name']}", eval_results=_results(story) or None)
     return f"---\n{data.to_yaml()}\n---\n\n{card_body(story)}"
 
 

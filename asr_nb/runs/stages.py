@@ -10,7 +10,7 @@ __all__ = ['Found', 'Rates', 'load_model', 'corpus_of', 'decode_all', 'summarise
 # %% ../../nbs/6_runs/stages.ipynb #imports-01
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +154,10 @@ def diagnose(trained: Trained) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def record_training(run: RunInProgress, trained: Trained) -> None:
-    "Keep what the training measured, and the hashes of the model it left."
+def record_training(run: RunInProgress, name: str, family: Family, trained: Trained) -> None:
+    "Keep what was trained and how, what was measured on the way, and the hashes of the model it left."
+    run.input("model", {"name": name, "source": family.source, "revision": family.revision})
+    run.input("recipe", asdict(trained.recipe))
     rows = [row for row in trained.history if row.get("loss") is not None]
     run.metric("train.first_loss", trained.first_loss, unit="nats a token")
     run.metric("train.last_loss", rows[-1]["loss"], unit="nats a token")

@@ -54,6 +54,7 @@ class Recipe:
     dropout: float = 0.05         # on the input of the LoRA matrices
     scope: str = "attention"      # where adapters go: "attention" (query, value) or "all-linear"
     spec_augment: bool = False    # mask stretches of time and mel bands while training
+    label_smoothing: float = 0.0  # share of each target spread over the vocabulary while training
     weight_decay: float = 0.01
     patience: int = 0             # stop after so many dev evaluations without a better WER; 0: never
     evaluations: int = 4          # on dev, evenly over the run, and one before it; 0: none
@@ -71,8 +72,9 @@ class Recipe:
                      "weight_decay", "patience", "evaluations", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(name, getattr(self, name), "0 or more, and finite")
-        if not 0 <= self.dropout < 1:
-            raise BadInput("dropout", self.dropout, "a share from 0 to below 1")
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadInput(name, getattr(self, name), "a share from 0 to below 1")
         if self.steps and self.epochs:
             raise BadInput("epochs", self.epochs, f"either steps ({self.steps} here) or epochs, not both")
 

@@ -118,7 +118,7 @@ def prepare(family: Family, recipe: Recipe) -> None:
         reinitialise(family, recipe.seed)
     if recipe.method == "lora":
         apply_lora(family, recipe.rank, recipe.alpha, recipe.dropout, recipe.scope)
-    family.set_augmentation(recipe.spec_augment)
+    family.set_regularisation(recipe.spec_augment, recipe.label_smoothing)
     if any(weight.requires_grad and weight.dtype == torch.float16 for weight in family.model.parameters()):
         raise BadInput("precision", "float16", f"{recipe.method} trains these weights, so load them as float32")
 
