@@ -427,6 +427,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'asr_nb/preprocessing/corpora.py'),
                                               'asr_nb.preprocessing.corpora._hub': ( '1_preprocessing/corpora.html#_hub',
                                                                                      'asr_nb/preprocessing/corpora.py'),
+                                              'asr_nb.preprocessing.corpora._lend': ( '1_preprocessing/corpora.html#_lend',
+                                                                                      'asr_nb/preprocessing/corpora.py'),
                                               'asr_nb.preprocessing.corpora._limited': ( '1_preprocessing/corpora.html#_limited',
                                                                                          'asr_nb/preprocessing/corpora.py'),
                                               'asr_nb.preprocessing.corpora._load': ( '1_preprocessing/corpora.html#_load',

@@ -48,7 +48,7 @@ def test_nothing_of_this_machine_and_no_junk(path: Path) -> None:
         assert output["output_type"] != "error"
         assert output.get("name") != "stderr", output.get("text")
         assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-        assert len(json.dumps(output)) < 400_000
+        assert len(json.dumps(output)) < 300_000
 
 
 @pytest.mark.parametrize("path", KEPT, ids=named)

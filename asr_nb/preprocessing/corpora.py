@@ -384,7 +384,7 @@ def fill_splits(
     key: str,                 # id, speaker
     options: SourceOptions,
 ) -> list[Utterance]:
-    "Cut the roles that no row has from train, by the hash of `key`. Raises BadInput."
+    "Cut the roles that no row has from train, by the hash of `key`; at least one key each. Raises BadInput."
     present = {row.split for row in rows}
     shares = {name: share for name, share in options.shares.items() if name not in present}
     train = [row for row in rows if row.split == "train"]
@@ -392,11 +392,19 @@ def fill_splits(
     filled = [next(cut) if row.split == "train" else row for row in rows]
     for split, share in shares.items():
         if share and all(row.split != split for row in filled):
-            keys = len({getattr(row, key) for row in rows})
-            hint = f"name some as {split}_speakers" if key == "speaker" else "ask for more"
-            none = f"of {keys} {key}s none falls into {split}: {hint}, or for 0"
-            raise BadInput(f"options.{split}_share", share, none)
+            filled = _lend(filled, key, split, options)
     return filled
+
+
+def _lend(rows: Sequence[Utterance], key: str, split: str, options: SourceOptions) -> list[Utterance]:
+    "The rows with one key of train, the first by hash, moved to `split`. Raises BadInput if train has no second one."
+    keys = sorted({getattr(row, key) for row in rows if row.split == "train"},
+                  key=lambda value: hashlib.blake2b(f"{options.split_seed}/{split}/{value}".encode()).digest())
+    if len(keys) < 2:
+        hint = f"name some as {split}_speakers" if key == "speaker" else "ask for more"
+        raise BadInput(f"options.{split}_share", options.shares[split],
+                       f"of {len(keys)} {key}s in train none can go to {split}: {hint}, or for 0")
+    return [replace(row, split=split) if row.split == "train" and getattr(row, key) == keys[0] else row for row in rows]
 
 # %% ../../nbs/1_preprocessing/corpora.ipynb #folder-05
 def _limited(rows: Sequence[Utterance], limit: int) -> list[Utterance]:

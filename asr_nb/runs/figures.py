@@ -19,7 +19,7 @@ def style() -> None:
     "Set matplotlib to the style of the reports."
     import matplotlib.pyplot as plt
     plt.rcParams.update({
-        "figure.dpi": 100, "figure.figsize": (6.5, 2.8), "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
+        "figure.dpi": 80, "figure.figsize": (6.5, 2.8), "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
         "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
         "legend.frameon": False, "figure.constrained_layout.use": True,
     })
