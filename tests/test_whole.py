@@ -133,7 +133,7 @@ def weights(root: Path) -> str:
 @pytest.mark.parametrize("after", ["step 17", "evaluate"])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, after: str, whole: Path) -> None:
     (tmp_path / "killed.yaml").write_text(KILLED)
-    words = [ASR_NB, "run", "killed.yaml", "--out", "runs"]
+    words = [ASR_NB, "run", "killed.yaml", "--stage", "evaluate", "--out", "runs"]
     child = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
                              stderr=subprocess.DEVNULL)
     root, deadline = tmp_path / "runs" / "killed", time.monotonic() + 240
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, after: str, whole
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     time.sleep(3)
-    assert command("run", "killed.yaml", "--out", "runs", cwd=tmp_path).code == 0
+    assert command("run", "killed.yaml", "--stage", "evaluate", "--out", "runs", cwd=tmp_path).code == 0
     assert weights(root) == weights(whole)
     assert metrics(root) == metrics(whole)
 
@@ -160,5 +160,5 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The experiment of the kill tests, uninterrupted."""
     place = tmp_path_factory.mktemp("whole")
     (place / "killed.yaml").write_text(KILLED)
-    assert command("run", "killed.yaml", "--out", "runs", cwd=place).code == 0
+    assert command("run", "killed.yaml", "--stage", "evaluate", "--out", "runs", cwd=place).code == 0
     return place / "runs" / "killed"
