@@ -369,7 +369,7 @@ def summary_text(lab: Lab) -> str:
 
 def _line(*cells: str) -> str:
     "Cells below each other."
-    return "".join(f"{cell:{width}}" for cell, width in zip(cells, (28, 22, 30, 0))).rstrip()
+    return "".join(f"{cell:{width}}" for cell, width in zip(cells, (28, 26, 36, 0))).rstrip()
 
 # %% ../../nbs/6_runs/labbook.ipynb #page-02
 STYLE = """

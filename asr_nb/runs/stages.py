@@ -145,7 +145,7 @@ def diagnose(trained: Trained) -> str:
     rows = [row for row in trained.history if row.get("loss") is not None]
     text = plateau([row["loss"] for row in rows], [row["learning_rate"] for row in rows], recipe.learning_rate, 0)
     if warmup_steps(recipe, recipe.steps) >= recipe.steps:
-        text = f"FAILED: the warm-up never ended. {text}"
+        text = f"FAILED: the warm-up never ended; {text}"
     wers = {int(row["step"]): row["dev_wer"] for row in trained.history if row.get("dev_wer") is not None}
     if len(wers) > 1:
         text += f". Dev WER went from {100 * wers[min(wers)]:.1f} % to {100 * wers[max(wers)]:.1f} %"
