@@ -100,6 +100,7 @@ def say(
     try:
         sampling_rate = speaker.espeak_Initialize(_RETRIEVAL + 1, 0, data.encode(), _DONT_EXIT)
         speaker.espeak_ng_SetRandSeed(1)
+        ctypes.CDLL(None).srand(1)    # the whispering voices draw from the C library instead
         speaker.espeak_SetSynthCallback(callback)
         if speaker.espeak_SetVoiceByName(voice.encode()) != 0:
             raise BadInput("voice", voice, "a voice that eSpeak NG knows, such as da+f4")
