@@ -305,3 +305,6 @@ def main() -> None:
     except BadInput as error:
         print("asr-nb:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except OSError as error:   # not writable, disk full ...
+        print(f"asr-nb: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

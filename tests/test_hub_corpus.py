@@ -162,7 +162,8 @@ def cases(commits: dict[str, str]) -> dict[str, Callable[[], Any]]:
         "limit streamed": lambda: read("lab/three", streaming=True, limit=4),
         "only test": lambda: read("lab/three", splits={"train": "", "dev": "", "test": "validation"}),
         "no dev": lambda: read("lab/two", revision=old),
-        "no dev streamed": lambda: read("lab/two", revision=old, streaming=True),
+        "no dev by id": lambda: read("lab/two", revision=old, split="id"),
+        "no dev by id streamed": lambda: read("lab/two", revision=old, split="id", streaming=True),
         "newer": lambda: read("lab/two"),
         "aside": lambda: read("lab/two", revision=commits["two_aside"]),
         "resolved": lambda: [corpora.resolve_revision("lab/two"), corpora.resolve_revision("lab/two", old),
@@ -274,11 +275,16 @@ def test_a_limit_takes_so_many_of_each(served: dict[str, Any]) -> None:
 
 
 def test_a_missing_dev_set_is_cut_from_train(served: dict[str, Any]) -> None:
-    found = served["no dev"]["ids"]
+    found = served["no dev by id"]["ids"]
     assert len(found["dev"]) + len(found["train"]) == 60 and len(found["test"]) == 10
     assert 1 <= len(found["dev"]) <= 15
     assert {split: set(ids) for split, ids in found.items()} == {
-        split: set(ids) for split, ids in served["no dev streamed"]["ids"].items()}
+        split: set(ids) for split, ids in served["no dev by id streamed"]["ids"].items()}
+
+
+def test_where_rows_name_speakers_a_speaker_is_cut_whole(served: dict[str, Any]) -> None:
+    found = {split: {int(id.removeprefix("id-")) % 5 for id in ids} for split, ids in served["no dev"]["ids"].items()}
+    assert found["dev"] and found["train"] and not found["dev"] & found["train"], "speakers, five of them"
 
 
 def test_a_revision_is_pinned(served: dict[str, Any]) -> None:
@@ -291,7 +297,7 @@ def test_a_revision_is_pinned(served: dict[str, Any]) -> None:
 def test_the_hubs_own_conversion_is_read_by_folder(served: dict[str, Any]) -> None:
     for name in ("converted", "converted streamed"):
         found = sizes(served[name])
-        assert found["train"] + found["dev"] == 60 and found["test"] == 10, "one language, not all of them"
+        assert sum(found.values()) == 70 and found["test"] == 10, "one language, not all of them"
 
 
 def test_what_passes_is_waited_for(served: dict[str, Any]) -> None:

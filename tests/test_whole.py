@@ -82,10 +82,13 @@ def test_what_is_lost_is_made_again(toy: Path, tmp_path: Path) -> None:
     shutil.copytree(toy, tmp_path / "toy")
     card = run_folders(tmp_path / "toy")["card"]
     next(card.glob("train-*.md")).unlink()
-    said = command("status", tmp_path)
-    assert said.code == 0 and "card" in said.out
-    assert command("run", "toy", "--out", tmp_path).code == 0
+    evaluated = run_folders(tmp_path / "toy")["evaluate-micro-toy-full"] / "predictions.jsonl"
+    honest = evaluated.read_bytes()
+    evaluated.write_bytes(honest.replace(b'"hypothesis":"', b'"hypothesis":"forged ', 1))
+    said = command("run", "toy", "--out", tmp_path)
+    assert said.code == 0 and said.err.count("skipped") == 3, said.err
     assert len(list(card.glob("train-*.md"))) == 1
+    assert evaluated.read_bytes() == honest, "what was altered is decoded anew, not taken over"
 
 
 def test_compare_labbook_card_and_status(toy: Path) -> None:
@@ -123,6 +126,31 @@ def test_a_run_that_fails_keeps_its_report_and_says_why(tmp_path: Path) -> None:
     assert "blocked" in said.err and result(run_folders(tmp_path / "runs" / "hot")["baseline-micro"])["status"] == "finished"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows, "what was measured before it failed is kept"
+
+
+def test_a_failed_recipe_leaves_the_others_their_audit_and_card(tmp_path: Path) -> None:
+    recipes = """
+  - {name: cool, base: full, steps: 4, evaluations: 2}
+  - {name: hot, base: full, steps: 4, evaluations: 2, learning_rate: 1.0e+30}
+  - {name: warm, base: full, steps: 3, evaluations: 1}
+"""
+    text = KILLED[:KILLED.index("recipes:")].replace("killed", "half") + "recipes:" + recipes
+    (tmp_path / "half.yaml").write_text(text + "witnesses: [{name: sphinx, family: external, source: pocketsphinx}]\n")
+    said = command("run", "half.yaml", "--out", "runs", cwd=tmp_path)
+    folders = run_folders(tmp_path / "runs" / "half")
+    assert said.code == 1 and result(folders["train-micro-hot"])["status"] == "failed", said.err
+    audit, card = result(folders["audit"]), result(folders["card"])
+    assert (audit["status"], card["status"]) == ("finished", "finished"), said.err
+    assert {path.name.rsplit("-", 1)[0] for path in folders["card"].glob("train-*.md")} == {"train-micro-cool", "train-micro-warm"}
+    assert {name.split(".", 1)[1] for name in audit["metrics"] if name.endswith("unsupported_spans")} == {
+        "micro.cool.unsupported_spans", "micro.warm.unsupported_spans"}
+    assert [name.rsplit("-", 1)[0] for name in audit["inputs"]["missing"]] == ["evaluate-micro-hot"]
+    warnings = " ".join(audit["warnings"])
+    assert "did not finish: evaluate-micro-hot" in warnings and "sphinx is no witness on da_phone" in warnings
+    assert warnings.count("weak evidence") == 1
+    todo = command("plan", "half.yaml", "--out", "runs", cwd=tmp_path).out
+    assert [line.split()[0].rsplit("-", 1)[0] for line in todo.splitlines() if " to do" in line and line.startswith("  ")] == [
+        "train-micro-hot", "evaluate-micro-hot", "audit", "card"]
 
 
 def weights(root: Path) -> str:

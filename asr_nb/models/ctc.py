@@ -19,7 +19,7 @@ import numpy as np
 
 from ..checks import BadInput, canonical_json, sha256, write_atomic
 from asr_nb.models.family import (
-    Decoding, Example, Hypothesis, base_model, device, evaluating, fetch,
+    Decoding, Example, Hypothesis, Unwritable, base_model, device, evaluating, fetch,
     pretrained_errors, quiet, save_pretrained, scope_of, source_name, with_adapter,
 )
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SMALL', 'spell', 'silent', 'frames_needed', 'collapse', 'best_path', 'CTC', 'waveforms', 'frames', 'targets',
-           'check_batch', 'log_probabilities', 'loss', 'heard', 'decode', 'log_probability', 'tokenizer_of',
+__all__ = ['SMALL', 'spell', 'silent', 'frames_needed', 'collapse', 'best_path', 'CTC', 'waveforms', 'frames', 'refuse_short',
+           'targets', 'check_batch', 'log_probabilities', 'loss', 'heard', 'decode', 'log_probability', 'tokenizer_of',
            'untrained', 'load']
 
 # %% ../../nbs/2_models/ctc.ipynb #spell-02
@@ -36,7 +36,7 @@ def spell(
     text: str,
     letters: set[str],   # of the vocabulary
 ) -> str:
-    "A transcript in a vocabulary's letters. Raises BadInput for one that it lacks."
+    "A transcript in a vocabulary's letters. Raises Unwritable for one that it lacks."
     text = " ".join(unicodedata.normalize("NFC", text).split())
     upper = sum(letter.isupper() for letter in letters) > len(letters) / 2
     cased = text.upper() if upper else text.lower()
@@ -44,7 +44,7 @@ def spell(
     missing = sorted(set(words) - letters - {" "})
     if missing:
         allowed = f"the model has no letter for {' '.join(missing)}: spell it out"
-        raise BadInput("text", text, allowed)
+        raise Unwritable("text", text, allowed)
     return " ".join(words.split())
 
 
@@ -139,6 +139,10 @@ class CTC:
             raise BadInput("text", text, f"at most {self.max_label_tokens} letters")
         return self.tokenizer.convert_tokens_to_ids(letters)
 
+    def fits(self, text: str, language: str, seconds: float) -> None:
+        "Raise BadInput as labels() does, and if a clip has too few frames for the text."
+        refuse_short(self, text, self.labels(text, language), round(16_000 * seconds))
+
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         "input_values, sample_counts, labels. Raises BadInput if a clip is too short."
         return {**waveforms(examples), "labels": targets(self, examples)}
@@ -201,16 +205,23 @@ def frames(family: CTC, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return lengths(batch["sample_counts"].cpu())
 
 
+def refuse_short(family: CTC, name: str, labels: Sequence[int], samples: int) -> None:
+    "Raise BadInput if a clip of so many samples, at 16 kHz, can't carry its labels."
+    import torch
+
+    count = max(0, int(frames(family, {"sample_counts": torch.tensor(samples)})))
+    if frames_needed(labels) > count:
+        short = f"it has {count} frames, its letters need {frames_needed(labels)}"
+        raise BadInput("text", name, short)
+
+
 def targets(family: CTC, examples: Sequence[Example]) -> torch.Tensor:
     "Labels, shape (batch, most), -100 beyond each. Raises BadInput for a short clip."
     import torch
 
     labels = [family.labels(example.text, example.language) for example in examples]
-    counts = frames(family, waveforms(examples)).tolist()
-    for example, count, row in zip(examples, counts, labels, strict=True):
-        if frames_needed(row) > count:
-            short = f"it has {count} frames, its letters need {frames_needed(row)}"
-            raise BadInput("text", example.id, short)
+    for example, row in zip(examples, labels, strict=True):
+        refuse_short(family, example.id, row, len(example.features))
     said = torch.full((len(examples), max(1, *map(len, labels))), -100)
     for row, known in zip(said, labels, strict=True):
         row[: len(known)] = torch.tensor(known, dtype=torch.long)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..checks import BadInput, sha256
-from .family import Decoding, Example, Hypothesis
+from .family import Decoding, Example, Hypothesis, place_of
 from ..preprocessing.audio import to_pcm
 
 # %% ../../nbs/2_models/external.ipynb #listener-02
@@ -31,6 +31,9 @@ class Listener:
 
     def __init__(self, source: str, revision: str, fingerprint: str):
         self.source, self.revision, self.fingerprint = source, revision, fingerprint
+
+    def fits(self, text: str, language: str, seconds: float) -> None:
+        "Nothing: it has no labels, so any text will do."
 
     def _refuse(self, *_: Any) -> NoReturn:
         "Say that there is nothing to train."
@@ -148,8 +151,9 @@ def load(
     "A recogniser that is only listened to. Raises BadInput."
     if adapter:
         raise BadInput("adapter", Path(adapter).name, f"{source} takes none")
-    if source.startswith("transcripts:"):
-        return Transcripts(source.removeprefix("transcripts:"))
+    kind, path = place_of(source)
+    if kind:
+        return Transcripts(path)
     if source != "pocketsphinx":
         raise BadInput("source", source, "allowed: pocketsphinx, or transcripts:PATH")
     return PocketSphinx()

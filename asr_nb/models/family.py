@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['FAMILIES', 'PRECISIONS', 'WANTED', 'Decoding', 'Example', 'Hypothesis', 'Family', 'evaluating', 'quiet', 'load',
-           'device', 'load_trained', 'pretrained_errors', 'fetch', 'apply_lora', 'merge', 'base_model', 'scope_of',
-           'with_adapter', 'reinitialise', 'save_pretrained', 'source_name', 'conforms']
+__all__ = ['FAMILIES', 'PRECISIONS', 'WANTED', 'Decoding', 'Example', 'Hypothesis', 'Unwritable', 'Family', 'evaluating', 'quiet',
+           'load', 'device', 'place_of', 'on_hub', 'load_trained', 'pretrained_errors', 'fetch', 'apply_lora', 'merge',
+           'base_model', 'scope_of', 'with_adapter', 'reinitialise', 'save_pretrained', 'source_name', 'conforms']
 
 # %% ../../nbs/2_models/family.ipynb #decoding-02
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Decoding:
     "How hypotheses are searched for."
 
     beams: int = 1   # 1 = greedy
-    max_new_tokens: int = 128   # a hypothesis is never longer, end token included
+    max_new_tokens: int = 448   # a hypothesis is never longer, end token included
     tokens_per_second: float = 12.0   # of audio
     batch_size: int = 16   # utterances decoded at a time
     unique_generate_call: bool = True   # one pass over each window, see whisper
@@ -72,6 +72,10 @@ class Hypothesis:
     hit_cap: bool = False   # no end token within the cap
 
 # %% ../../nbs/2_models/family.ipynb #protocol-02
+class Unwritable(BadInput):
+    "A text that a model has no token for."
+
+
 @runtime_checkable
 class Family(Protocol):
     "A recogniser; one that only listens has `model` None and refuses to be trained."
@@ -94,7 +98,10 @@ class Family(Protocol):
         "Unpadded, of mono float32 at 16 kHz; BadInput beyond window_seconds."
 
     def labels(self, text: str, language: str) -> list[int]:
-        "All labels; BadInput if beyond max_label_tokens, or if it can't be written."
+        "All labels; BadInput if beyond max_label_tokens, Unwritable if there is no token for it."
+
+    def fits(self, text: str, language: str, seconds: float) -> None:
+        "Raise BadInput as labels() does, and if a clip is too short for the text."
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         'A batch for loss(); batch["labels"] is -100 where nothing is to be learnt.'
@@ -191,6 +198,17 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+# %% ../../nbs/2_models/family.ipynb #source-02
+def place_of(source: str) -> tuple[str, str]:
+    'What stands before the path in a source ("transcripts:" or nothing), and the rest.'
+    kind = "transcripts:" if source.startswith("transcripts:") else ""
+    return kind, source.removeprefix(kind)
+
+
+def on_hub(source: str, family: str) -> bool:
+    "Whether a source is an id on the Hub: not embedded, no file, no folder."
+    return family != "external" and source != "micro" and not Path(source).exists()
 
 # %% ../../nbs/2_models/family.ipynb #trained-02
 def load_trained(
@@ -396,6 +414,7 @@ def conforms(
     assert isinstance(family, Family), "a member of the protocol is missing"
     assert len(family.fingerprint) == 12, "the fingerprint has 12 hex digits"
     for example in examples:
+        family.fits(example.text, example.language, example.duration)
         labels = family.labels(example.text, example.language)
         assert 0 < len(labels) <= family.max_label_tokens, f"{len(labels)} labels"
         assert all(0 <= label < family.vocabulary_size for label in labels), (

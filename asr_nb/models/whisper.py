@@ -18,7 +18,7 @@ import numpy as np
 
 from ..checks import BadInput, canonical_json, one_of, sha256
 from asr_nb.models.family import (
-    Decoding, Example, Hypothesis, base_model, device, evaluating, fetch,
+    Decoding, Example, Hypothesis, Unwritable, base_model, device, evaluating, fetch,
     pretrained_errors, quiet, save_pretrained, scope_of, source_name, with_adapter,
 )
 from ..preprocessing.features import log_mel, pad_mel
@@ -51,11 +51,11 @@ def spell(
     tokenizer: Any,   # a WhisperTokenizer
     text: str,
 ) -> list[int]:
-    "A transcript's tokens, no prompt, no end. Raises BadInput for a model's token in it."
+    "A transcript's tokens, no prompt, no end. Raises Unwritable for a model's token in it."
     text = unicodedata.normalize("NFC", text).strip()
     tokens = tokenizer(" " + text, add_special_tokens=False).input_ids
     if max(tokens) >= tokenizer.eos_token_id:   # words come first in the vocabulary
-        raise BadInput("text", text, "it can't hold a model's token such as <|en|>")
+        raise Unwritable("text", text, "it can't hold a model's token such as <|en|>")
     return tokens[1:] if tokens[0] == tokenizer.convert_tokens_to_ids("Ġ") else tokens
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-02
@@ -187,6 +187,10 @@ class Whisper:
             allowed = f"{count} tokens; the decoder holds {self.max_label_tokens}"
             raise BadInput("text", text, allowed)
         return [*told, *words, self.end]
+
+    def fits(self, text: str, language: str, seconds: float) -> None:
+        "Raise BadInput as labels() does: the window is as long for any text."
+        self.labels(text, language)
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         "A batch for loss(): input_features, decoder_input_ids, labels."

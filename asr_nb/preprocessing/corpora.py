@@ -393,7 +393,14 @@ def fill_splits(
     for split, share in shares.items():
         if share and all(row.split != split for row in filled):
             filled = _lend(filled, key, split, options)
+    if train and sum(shares.values()) < 1 and all(row.split != "train" for row in filled):
+        raise BadInput("options.split", key, f"no {key} is left to train on: {_more(key)}, or another split_seed")
     return filled
+
+
+def _more(key: str) -> str:
+    "What to do about too few keys."
+    return "set split: id" if key == "speaker" else "take more rows"
 
 
 def _lend(rows: Sequence[Utterance], key: str, split: str, options: SourceOptions) -> list[Utterance]:
@@ -401,9 +408,8 @@ def _lend(rows: Sequence[Utterance], key: str, split: str, options: SourceOption
     keys = sorted({getattr(row, key) for row in rows if row.split == "train"},
                   key=lambda value: hashlib.blake2b(f"{options.split_seed}/{split}/{value}".encode()).digest())
     if len(keys) < 2:
-        hint = f"name some as {split}_speakers" if key == "speaker" else "ask for more"
         raise BadInput(f"options.{split}_share", options.shares[split],
-                       f"of {len(keys)} {key}s in train none can go to {split}: {hint}, or for 0")
+                       f"of {len(keys)} {key}s in train none can go to {split}: {_more(key)}, or {split}_share: 0")
     return [replace(row, split=split) if row.split == "train" and getattr(row, key) == keys[0] else row for row in rows]
 
 # %% ../../nbs/1_preprocessing/corpora.ipynb #folder-05
@@ -607,6 +613,11 @@ class HubOptions(SourceOptions):
     revision: str = ""        # branch, tag or commit; "" = the default branch
     splits: dict[str, str] = field(default_factory=dict)   # ours -> theirs; "" = none
     streaming: bool = False   # keep nothing on disk; limit takes the first rows
+    split: str = ""           # cuts missing roles by speaker, id; "" = the first there is
+
+    def __post_init__(self):
+        super().__post_init__()
+        one_of("split", self.split, ("", "speaker", "id"))
 
 
 def roles_of(
@@ -647,23 +658,45 @@ def data_rows(
     shares: Mapping[str, float],    # of the roles to be cut from this split
 ) -> Iterator[Utterance]:
     "The rows of one split, not heard yet. Raises BadInput for a missing column."
+    columns = columns_of(options.columns, data.column_names or list(next(iter(data))))
+    data = _chosen(data, columns, options)
+    rows = _utterances(data, columns, split, language)
+    if not shares:
+        yield from rows
+        return
+    key = options.split or ("speaker" if "speaker" in columns else "id")
+    if key == "speaker" and key not in columns:
+        raise BadInput("options.split", key, "no column names speakers: say which as columns.speaker")
+    if options.streaming:   # row by row, so nobody knows whether a role will stay empty
+        yield from (split_by([row], key, shares, options.split_seed)[0] for row in rows)
+        return
+    name = key if key in columns else "audio"   # without ids the bytes are hashed, and dropped again
+    lean = _utterances(data.select_columns([columns[name]]), {name: columns[name]}, split, language)
+    asked = replace(options, **{f"{role}_share": shares.get(role, 0.0) for role in ("dev", "test")})
+    cut = fill_splits([replace(row, audio=None) for row in lean], key, asked)
+    yield from (replace(row, split=known.split) for row, known in zip(rows, cut))
+
+
+def _chosen(data: Any, columns: Mapping[str, str], options: HubOptions) -> Any:
+    "The columns and rows in use, audio as bytes."
     from datasets import Audio
 
-    columns = columns_of(options.columns, data.column_names or list(next(iter(data))))
     data = data.select_columns(list(dict.fromkeys(columns.values())))
     if isinstance((data.features or {}).get(columns["audio"]), Audio):
         data = data.cast_column(columns["audio"], Audio(decode=False))
-    if options.limit and options.streaming:
-        data = data.take(options.limit)
-    elif options.limit:
-        spread = np.linspace(0, len(data) - 1, options.limit).astype(int)
-        data = data.select(np.unique(spread))
+    if not options.limit:
+        return data
+    if options.streaming:
+        return data.take(options.limit)
+    return data.select(np.unique(np.linspace(0, len(data) - 1, options.limit).astype(int)))
+
+
+def _utterances(data: Any, columns: Mapping[str, str], split: str, language: str) -> Iterator[Utterance]:
+    "Each row as an utterance of `split`, one at a time."
     for number, row in enumerate(data):
-        audio = _audio(row[columns["audio"]])
+        audio = _audio(row[columns["audio"]]) if "audio" in columns else None
         id = sha256(audio)[:16] if isinstance(audio, bytes) else f"{split}-{number}"
-        found = utterance_of(row, columns, audio, id, language)
-        role = split_of(found.id, shares, options.split_seed) if shares else split
-        yield replace(found, split=role)
+        yield replace(utterance_of(row, columns, audio, id, language), split=split)
 
 # %% ../../nbs/1_preprocessing/corpora.ipynb #open-02
 def open_hub(options: HubOptions) -> Mapping[str, Any]:

@@ -81,7 +81,7 @@ def own(root: Path, experiment: Experiment) -> None:
     sets = canonical_json([_unplaced(spec) for spec in experiment.sets])
     mark = {"experiment": experiment.name, "sets": sha256(sets)}
     file = root / OWNER
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != mark:
+    if file.is_file() and file.read_text(encoding="utf-8").strip() != canonical_json(mark):
         raise BadInput("out", str(root), "it belongs to another experiment: its corpus or test sets differ; "
                                          "give this one another name or --out")
     write_atomic(file, canonical_json(mark) + "\n")
@@ -250,8 +250,8 @@ class _Engine:
         bad = {*self.outcome.failed, *self.outcome.stopped, *self.outcome.blocked}
         ready = []
         for run in runs:
-            cause = next((name for name in run.upstream if name in bad), None)
-            if cause is None:
+            cause = run.blocked_by(bad)
+            if not cause:
                 enough_disk(run, self.experiment, self.root)
                 ready.append(run)
             else:

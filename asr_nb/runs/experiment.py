@@ -19,6 +19,7 @@ import yaml
 
 import asr_nb
 from ..checks import BadInput, from_mapping, one_of, write_atomic
+from ..models.family import place_of
 from ..training.recipes import RECIPES, Recipe, recipe
 
 # %% ../../nbs/6_runs/experiment.ipynb #lab-02
@@ -72,7 +73,7 @@ class CorpusSpec:
 class ModelSpec:
     "A recogniser: its family, and where its weights come from."
     name: str
-    source: str            # a hub id, a folder, or "micro"
+    source: str            # a hub id, a folder, "micro", or what its family takes
     family: str = "whisper"
     revision: str = ""     # a hub commit; "" = the newest, pinned in the record
     parameters: int = 0    # how many; 0 = not known
@@ -91,7 +92,6 @@ MODELS = {model.name: model for model in (
     _whisper("tiny", 39), _whisper("base", 74), _whisper("small", 244), _whisper("medium", 769),
     _whisper("large-v3", 1550), _whisper("large-v3-turbo", 809),
     ModelSpec("wav2vec2-base-960h", "facebook/wav2vec2-base-960h", "ctc", parameters=95_000_000),
-    ModelSpec("xls-r-300m", "facebook/wav2vec2-xls-r-300m", "ctc", parameters=317_000_000),
     ModelSpec("pocketsphinx", "pocketsphinx", "external"),
 )}
 
@@ -158,6 +158,17 @@ def _absolute(path: str, base: Path) -> str:
     return os.path.normpath(base.resolve() / Path(path).expanduser())
 
 
+def _located_model(model: ModelSpec, where: str, base: Path) -> ModelSpec:
+    "The model with the path in its source absolute. Raises BadInput if there is nothing."
+    kind, path = place_of(model.source)
+    if not (kind or _is_path(path, base)):
+        return model
+    path = _absolute(path, base)
+    if not os.path.exists(path):
+        raise BadInput(f"{where}.source", model.source, "there is no such file or folder; a path starts from where the YAML file lies")
+    return dataclasses.replace(model, source=kind + path)
+
+
 def _located(spec: CorpusSpec, base: Path) -> CorpusSpec:
     "The corpus with its `path` option absolute."
     path = spec.options.get("path")
@@ -172,7 +183,7 @@ def _recipe(value: Any, where: str) -> Recipe:
     if not isinstance(value, Mapping):
         raise BadInput(where, value, "a name or a mapping with `name` is needed")
     changes = {key: v for key, v in value.items() if key != "base"}
-    base = value.get("base", value.get("name") if value.get("name") in RECIPES else None)
+    base = value.get("base", value.get("name") if value.get("name") in list(RECIPES) else None)   # a list: a YAML name may be anything
     if base is None:
         return from_mapping(Recipe, changes, where)
     start = RECIPES[one_of(f"{where}.base", base, RECIPES)]
@@ -182,17 +193,18 @@ def _recipe(value: Any, where: str) -> Recipe:
 
 
 def _model(value: Any, where: str, base: Path) -> ModelSpec:
+    if isinstance(value, str) and "/" in value:
+        registered = {model.source: model.name for model in MODELS.values()}
+        value = {"name": registered.get(value, Path(value).name), "source": value}
     if isinstance(value, str):
         return MODELS[one_of(where, value, MODELS)]
     if not isinstance(value, Mapping):
         raise BadInput(where, value, "a name or a mapping with `name` is needed")
-    known = MODELS.get(value.get("name"))
+    known = next((model for name, model in MODELS.items() if name == value.get("name")), None)
     model = from_mapping(ModelSpec, {**(dataclasses.asdict(known) if known else {}), **value}, where)
     if known and (model.source, model.family) != (known.source, known.family):
         raise BadInput(f"{where}.name", model.name, f"it means {known.source}; another source needs another name")
-    if _is_path(model.source, base):
-        model = dataclasses.replace(model, source=_absolute(model.source, base))
-    return model
+    return _located_model(model, where, base)
 
 # %% ../../nbs/6_runs/experiment.ipynb #read-02
 class _Strict(yaml.SafeLoader):
@@ -271,8 +283,9 @@ def _plain(value: Any, folder: Path) -> Any:
         return {key: _plain(v, folder) for key, v in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [_plain(v, folder) for v in value]
-    if isinstance(value, str) and os.path.isabs(value):
-        return os.path.relpath(value, folder.resolve())
+    if isinstance(value, str):
+        kind, path = place_of(value)
+        return kind + os.path.relpath(path, folder.resolve()) if os.path.isabs(path) else value
     return value
 
 

@@ -84,7 +84,7 @@ def training_curve(history: Sequence[Mapping[str, Any]], start: float | None = N
     top.plot(*points("dev_loss"), "s--", color=GREY, ms=4, lw=1, label="dev loss")
     if start:
         top.axhline(start, color=GREY, lw=0.8, ls=":")
-        top.annotate("untrained", (0, start), (2, 2), textcoords="offset points", fontsize=8, color=GREY)
+        top.annotate("before the first step", (0, start), (2, 2), textcoords="offset points", fontsize=8, color=GREY)
     top.set(ylabel="loss (nats a token)", ylim=(0, None))
     steps, wers = points("dev_wer")
     if steps:

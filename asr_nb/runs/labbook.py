@@ -175,7 +175,10 @@ class Lab:
 
 
 def _seen(folder: Path) -> Seen:
-    spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    try:
+        spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    except ValueError:
+        return Seen(folder, "unreadable", {}, None, f"its {SPEC} can't be read")
     try:
         record, trouble = read_result(folder), "it wrote no record"
     except BadInput as error:

@@ -324,6 +324,10 @@ def _begin(source: Path, folder: Path, spec: Mapping[str, Any]) -> None:
     "Make the run folder ready: run.json, no old record, a reserve."
     parameters = check_parameters(source, spec["parameters"])
     folder.mkdir(parents=True, exist_ok=True)
+    record = read_result(folder)
+    if record and record.status == "finished":   # done again: what it made may have been changed since, so nothing of it is kept
+        for name in record.artifacts:
+            (folder / name).unlink(missing_ok=True)
     for name in RESULT, f"{spec['stage']}.part.ipynb":
         (folder / name).unlink(missing_ok=True)
     write_atomic(folder / SPEC, canonical_json({**spec, "parameters": parameters}) + "\n")

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..checks import BadInput
-from ..models.family import Example, Family
+from ..models.family import Example, Family, Unwritable, on_hub
 from ..preprocessing.audio import SAMPLING_RATE, from_pcm, to_pcm
 from ..preprocessing.corpora import MAX_QUARANTINE, resolve_revision
 from ..preprocessing.features import ArrayStore
+from ..preprocessing.text import basic
 from ..preprocessing.utterances import Ledger, Utterance, read_manifest, write_manifest
 from .experiment import ModelSpec
 
@@ -48,15 +49,17 @@ class PreparedSet:
 
 # %% ../../nbs/6_runs/prepared.ipynb #fit-02
 def misfit(utterance: Utterance, families: Sequence[Family]) -> tuple[str, str] | None:
-    "Reason and detail if the utterance fits into one of the models not at all."
+    "Reason and detail if one of the models can't take the utterance. Raises BadInput for a language that it does not know."
     for family in families:
         if utterance.duration > family.window_seconds:
             return "too_long", f"{utterance.duration:.2f} s; {family.name} takes {family.window_seconds:g} s"
-        if family.model is not None and utterance.text:
+        if utterance.text:
             try:
-                family.labels(utterance.text, utterance.language)
+                family.fits(utterance.text, utterance.language, utterance.duration)
             except BadInput as error:
-                return "label_too_long", error.allowed
+                if error.field == "language":   # no fault of this row
+                    raise BadInput("language", error.value, f"{family.source} does not know it; {error.allowed}") from None
+                return "label_unwritable" if isinstance(error, Unwritable) else "label_too_long", error.allowed
     return None
 
 # %% ../../nbs/6_runs/prepared.ipynb #prepare-02
@@ -106,27 +109,39 @@ def open_set(folder: str | Path) -> PreparedSet:
 # %% ../../nbs/6_runs/prepared.ipynb #pin-02
 def pinned(spec: ModelSpec) -> ModelSpec:
     "The model with the hub commit that its revision means now; one that is no hub id as it is. Raises BadInput."
-    if spec.family == "external" or spec.source == "micro" or Path(spec.source).exists():
+    if not on_hub(spec.source, spec.family):
         return spec
     return replace(spec, revision=resolve_revision(spec.source, spec.revision or None, "model"))
 
 # %% ../../nbs/6_runs/prepared.ipynb #overlap-02
 def overlap(sets: Sequence[PreparedSet]) -> list[str]:
-    "What test rows share with the training rows, in words. Raises BadInput for a shared id or sound."
-    train = [row for made in sets for row in made.of("train")]
-    test = [row for made in sets for row in made.of("test")]
-    for what in ("id", "audio_sha256"):
-        both = {getattr(row, what) for row in train} & {getattr(row, what) for row in test} - {""}
-        if both:
-            raise BadInput(what, min(both), f"test and train overlap: {len(both)} utterances share it")
+    "What test rows share with training and dev rows, in words. Raises BadInput for a shared id or sound."
+    seen = [(made, row) for made in sets for row in (*made.of("train"), *made.of("dev"))]
     said = []
-    for what in ("speaker", "text"):
-        known = {(row.language, getattr(row, what)) for row in train if getattr(row, what)}
-        shared = [row for row in test if (row.language, getattr(row, what)) in known]
-        if shared:
-            name = "sentence" if what == "text" else what
-            said.append(f"{len(shared)} of {len(test)} test utterances share their {name} with the training set")
+    for made in sets:
+        test = made.of("test")
+        for what in ("id", "audio_sha256"):   # an id says something within its set only
+            known = {getattr(row, what) for other, row in seen if what != "id" or other is made}
+            both = known & {getattr(row, what) for row in test} - {""}
+            if both:
+                raise BadInput(what, min(both), f"test and train overlap: {len(both)} utterances of {made.name} share it")
+        for what, key in (("speaker", _speaker), ("sentence", _sentence)):
+            known = {key(row) for _, row in seen}
+            shared = sum(key(row) in known and any(key(row)) for row in test)
+            if shared:
+                said.append(f"{made.name}: {shared} of {len(test)} test utterances share their {what} with training or dev")
+        if seen and test and any(row.text for row in test) and not all(row.speaker for row in test):
+            said.append(f"{made.name}: who speaks is not known for every test utterance, so shared speakers can't be ruled out")
     return said
+
+
+def _speaker(row: Utterance) -> tuple[str, ...]:
+    return (row.speaker,)
+
+
+def _sentence(row: Utterance) -> tuple[str, ...]:
+    "The words of a transcript, whatever their case and punctuation."
+    return tuple(basic(row.text).split())
 
 # %% ../../nbs/6_runs/prepared.ipynb #show-02
 def show_sets(sets: Sequence[PreparedSet]) -> Any:

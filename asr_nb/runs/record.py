@@ -125,7 +125,7 @@ def _commit() -> str | None:
     "The commit the package comes from, with '+' after it if tracked files differ from it."
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", "../nbs/lab")
     return (_git("rev-parse", "HEAD") or "") + ("+" if changed else "")
 
 
@@ -210,14 +210,27 @@ def timings(began: float) -> dict[str, float]:   # began: time.time()
     return {"total": round(now - began, 1), "ended": round(now, 1)}
 
 
+def _ended_well(folder: Path) -> bool:
+    "Whether the run in `folder` says that it finished; its files are not looked at."
+    try:
+        record = read_result(folder)
+    except BadInput:
+        return False
+    return record is not None and record.status == "finished"
+
+
 class RunInProgress:
-    "The run whose notebook executes in this folder; `start` makes it."
+    "The run whose notebook executes in this folder; `start` makes it. What it builds on and is not there, it says."
 
     def __init__(self, stage: str, folder: Path):
         self.stage, self.folder, self.began = stage, folder, time.time()
         spec = folder / SPEC
         self.spec = json.loads(spec.read_text(encoding="utf-8")) if spec.is_file() else {}
         self.metrics, self.inputs, self.artifacts, self.warnings = {}, {}, {}, []
+        self.missing = [name for name in self.spec.get("upstream", []) if not _ended_well(folder.parent / name)]
+        if self.missing:
+            self.input("missing", self.missing)
+            self.warn(f"made without runs that did not finish: {', '.join(self.missing)}")
 
     def progress(
         self, step: int | None = None, steps: int | None = None, loss: float | None = None, message: str = "",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRETRAINING_RATES', 'SHARE_OF_PRETRAINING', 'METHODS', 'SCOPES', 'RECIPES', 'default_learning_rate', 'Recipe',
-           'recipe']
+           'recipe', 'with_overrides']
 
 # %% ../../nbs/3_training/recipes.ipynb #imports-01
 import math
@@ -143,3 +143,14 @@ def recipe(
     if len(lengths) == 1 and overrides[next(iter(lengths))]:
         overrides = {"steps": 0, "epochs": 0.0} | overrides
     return replace(base, **overrides)
+
+# %% ../../nbs/3_training/recipes.ipynb #run-02
+def with_overrides(
+    recipe: Recipe,
+    steps: int = 0,    # 0: as it is
+    seed: int = -1,    # -1: as it is
+) -> Recipe:
+    "The recipe with another length or seed for one run. Raises BadInput."
+    if steps:
+        recipe = replace(recipe, steps=steps, epochs=0.0, evaluations=min(recipe.evaluations, abs(steps)))
+    return recipe if seed < 0 else replace(recipe, seed=seed)

@@ -107,7 +107,7 @@ def check_start(family: Family, examples: Sequence[Example]) -> float:
         loss, limit = float(family.loss(batch)), family.loss_limit(batch)
     assert math.isfinite(loss), f"the loss of the first batch is {loss} before any step was taken"
     assert loss < limit, (f"the loss of the first batch is {loss:.2f} a token and {limit:.2f} is the most that makes "
-                          f"sense: it is a sum, or multiplied, or the weights are broken")
+                          f"sense: it is a sum, or multiplied, or the weights are broken, or the model is sure and wrong")
     return loss
 
 
