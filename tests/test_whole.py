@@ -86,7 +86,7 @@ def test_what_is_lost_is_made_again(toy: Path, tmp_path: Path) -> None:
     honest = evaluated.read_bytes()
     evaluated.write_bytes(honest.replace(b'"hypothesis":"', b'"hypothesis":"forged ', 1))
     said = command("run", "toy", "--out", tmp_path)
-    assert said.code == 0 and said.err.count("skipped") == 3, said.err
+    assert said.code == 0 and "finished evaluate" in said.err and "skipped  train" in said.err, said.err
     assert len(list(card.glob("train-*.md"))) == 1
     assert evaluated.read_bytes() == honest, "what was altered is decoded anew, not taken over"
 
