@@ -57,10 +57,11 @@ def plan(experiment: ExperimentName, out: Out = RUNS, param: Parameters = []) ->
     asr-nb plan my.yaml -p steps=100
     """
     from asr_nb.runs.experiment import load_experiment
+    from asr_nb.runs.gate import gate_text
     from asr_nb.runs.plan import plan_runs, plan_text, refuse_schedules
     lab = load_experiment(experiment)
     runs, root = plan_runs(lab, parse_parameters(param)), out / lab.name
-    print(plan_text(lab, runs, root))
+    print(plan_text(lab, runs, root) + gate_text(lab, runs, root))
     refuse_schedules(lab, runs, root)
 
 
@@ -71,10 +72,11 @@ def run(
     recipe: Annotated[str, typer.Option(help="Only this recipe, and what it builds on.")] = "",
     stage: Annotated[str, typer.Option(help="Only this stage, and what it builds on.")] = "",
     param: Parameters = [],   # noqa: B006
-    engine: Annotated[str, typer.Option(help="Where to run: local.")] = "local",
+    engine: Annotated[str, typer.Option(help="Who prepares the corpus: local, or ray.")] = "local",
     out: Out = RUNS,
     slots: Annotated[int, typer.Option(min=0, help="Runs side by side; 0: one a GPU, or two on a CPU.")] = 0,
     hours: Annotated[float, typer.Option(min=0, help="Stop in order after so many hours; 0: no limit.")] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Train even where the baselines speak against it.")] = False,
 ) -> None:
     """Run an experiment; what finished before is skipped.
 
@@ -82,13 +84,15 @@ def run(
     asr-nb run demo --recipe full
     asr-nb run my.yaml -p steps=100 --hours 8
     """
+    from asr_nb.preprocessing.pool import ENGINES
     from asr_nb.runs.engines import run_local
     from asr_nb.runs.experiment import load_experiment
     from asr_nb.runs.plan import plan_runs, select
-    one_of("--engine", engine, ["local"])
-    lab = load_experiment(experiment)
-    runs = select(plan_runs(lab, parse_parameters(param)), stage, model, recipe)
-    outcome = run_local(lab, runs, out, slots=slots, hours=hours)
+    one_of("--engine", engine, ENGINES)
+    lab, given = load_experiment(experiment), {"engine": engine} | parse_parameters(param)
+    runs = plan_runs(lab, given)
+    chosen = select(runs, stage, model, recipe)
+    outcome = run_local(lab, chosen, out, slots=slots, hours=hours, force=force, plan=runs)
     raise typer.Exit(outcome.code)
 
 # %% ../nbs/8_cli.ipynb #demo-02
@@ -173,8 +177,11 @@ def card(
 
 
 @app.command()
-def compare(first: RunFolder, second: RunFolder) -> None:
-    """Compare what two runs heard, utterance by utterance.
+def compare(
+    first: RunFolder,
+    others: Annotated[list[Path], typer.Argument(metavar="RUN...", help="What is held against it, one run or more.")],
+) -> None:
+    """Compare what two or more runs heard, utterance by utterance.
 
     \b
     asr-nb compare papermill_runs/demo/evaluate-micro-full-1a2b3c4d papermill_runs/demo/evaluate-micro-lora-all-5e6f7a8b
@@ -182,9 +189,9 @@ def compare(first: RunFolder, second: RunFolder) -> None:
     from asr_nb.runs.experiment import lab_folder
     from asr_nb.runs.notebook import BAD_INPUT_PREFIX, execute
     from asr_nb.runs.plan import notebook_code
-    folders = [finished(folder) for folder in (first, second)]
+    folders = [finished(folder) for folder in (first, *others)]
     root, source = folders[0].parent, lab_folder() / "compare.ipynb"
-    given = {key: os.path.relpath(folder, root / "compare") for key, folder in zip(("first", "second"), folders)}
+    given = {"runs": ",".join(os.path.relpath(folder, root / "compare") for folder in folders)}
     name = f"compare-{sha256(str([given, notebook_code(source)]))[:8]}"
     spec = {"stage": "compare", "experiment": root.name, "run": name, "parameters": given}
     ending = execute(source, root / name, spec)

@@ -454,12 +454,17 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
 
+class Server(ThreadingHTTPServer):
+    "Takes the many connections that several clients open at a time."
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def serve() -> Iterator[tuple[Hub, str]]:
     "A hub and its address, for as long as the block runs."
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

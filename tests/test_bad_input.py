@@ -67,7 +67,7 @@ def test_unknown_names(tmp_path: Path, words: tuple[str, ...], told: tuple[str, 
     (("question: Q?", "question: [Q"), ("calls.yaml",)),
     (("language: da", "language: dk"), ("dk", "da")),
     (("recipes: [full]", "recipes: [{name: slow, base: full, warmup: 2.0}]"), ("slow", "endless-warmup")),
-    (("source: synthetic", "privacy: private, source: synthetic"), ("privacy", "private")),
+    (("source: synthetic", "privacy: secret, source: synthetic"), ("privacy", "secret", "private")),
 ])
 def test_experiments_that_say_something_wrong(tmp_path: Path, change: tuple[str, str], told: tuple[str, ...]) -> None:
     assert change[0] in SYNTHETIC

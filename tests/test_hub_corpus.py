@@ -142,6 +142,21 @@ def push() -> dict[str, Any]:
             "commits": len(api.list_repo_commits(model))}
 
 
+def lean_columns(revision: str) -> list[list[str]]:
+    "What is asked of the files before a sample of a stream, and before a cut by speaker, is read."
+    from asr_nb.preprocessing import hub
+
+    asked, load = [], hub.open_hub
+    hub.open_hub = lambda options, **more: asked.append(more.get("columns")) or load(options, **more)
+    try:
+        told = {"streaming": True, "columns": {"text": "sentence"}, "limit": 4, "revision": revision}
+        read("lab/three", revision="", **{name: told[name] for name in ("streaming", "limit")})
+        read("lab/two", **told)
+    finally:
+        hub.open_hub = load
+    return [sorted(columns) for columns in dict.fromkeys(tuple(c) for c in asked if c)]
+
+
 def until_fine(repository: str) -> list[dict[str, Any]]:
     "Call again while it fails, as one would."
     calls = [read(repository)]
@@ -152,7 +167,7 @@ def until_fine(repository: str) -> list[dict[str, Any]]:
 
 def cases(commits: dict[str, str]) -> dict[str, Callable[[], Any]]:
     "Every case by name."
-    from asr_nb.preprocessing import corpora
+    from asr_nb.preprocessing import corpora, hub
 
     old = commits["two_before"]
     return {
@@ -160,13 +175,15 @@ def cases(commits: dict[str, str]) -> dict[str, Callable[[], Any]]:
         "three streamed": lambda: read("lab/three", streaming=True),
         "limit": lambda: read("lab/three", limit=4),
         "limit streamed": lambda: read("lab/three", streaming=True, limit=4),
+        "limit of 6": lambda: read("lab/three", limit=6),
+        "lean": lambda: lean_columns(old),
         "only test": lambda: read("lab/three", splits={"train": "", "dev": "", "test": "validation"}),
         "no dev": lambda: read("lab/two", revision=old),
         "no dev by id": lambda: read("lab/two", revision=old, split="id"),
         "no dev by id streamed": lambda: read("lab/two", revision=old, split="id", streaming=True),
         "newer": lambda: read("lab/two"),
         "aside": lambda: read("lab/two", revision=commits["two_aside"]),
-        "resolved": lambda: [corpora.resolve_revision("lab/two"), corpora.resolve_revision("lab/two", old),
+        "resolved": lambda: [hub.resolve_revision("lab/two"), hub.resolve_revision("lab/two", old),
                              corpora.pin("hub", {"id": "lab/two", "limit": 3})],
         "config": lambda: read("lab/configs", config="read_aloud"),
         "converted": lambda: read("lab/script", revision="refs/convert/parquet", config="da_dk"),
@@ -192,7 +209,7 @@ def cases(commits: dict[str, str]) -> dict[str, Callable[[], Any]]:
         "limited later": lambda: read("lab/later"),
         "broken": lambda: read("lab/broken", streaming=True),
         "cut": lambda: until_fine("lab/cut"),
-        "cut streamed": lambda: read("lab/cut-stream", streaming=True),
+        "cut streamed": lambda: read("lab/cut-stream", streaming=True, dev_share=0),
         "script": lambda: read("lab/script"),
         "empty": lambda: read("lab/empty"),
         "overlap": lambda: read("lab/overlap"),
@@ -270,8 +287,14 @@ def test_reads_the_splits_there_are(served: dict[str, Any]) -> None:
 def test_a_limit_takes_so_many_of_each(served: dict[str, Any]) -> None:
     for name in ("limit", "limit streamed"):
         assert sizes(served[name]) == {"test": 4, "dev": 4, "train": 4}
-    assert served["limit"]["ids"]["train"] == ["id-0", "id-19", "id-39", "id-59"], "spread over the data set"
-    assert served["limit streamed"]["ids"]["train"] == ["id-0", "id-1", "id-2", "id-3"]
+    assert served["limit"]["ids"] == served["limit streamed"]["ids"], "by the hash of the id"
+    assert served["limit"]["ids"]["train"] != ["id-0", "id-1", "id-2", "id-3"], "not the first rows"
+    for split, ids in served["limit"]["ids"].items():
+        assert set(ids) <= set(served["limit of 6"]["ids"][split]), "a larger sample has the smaller one in it"
+
+
+def test_a_limit_of_a_stream_reads_the_ids_on_their_own_first(served: dict[str, Any]) -> None:
+    assert served["lean"] == [["id"], ["id", "speaker"]]
 
 
 def test_a_missing_dev_set_is_cut_from_train(served: dict[str, Any]) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from ..checks import BadInput, canonical_json, sha256
+from ..evaluation.alignments import table_html
 from ..evaluation.decoding import Prediction
-from ..evaluation.scoring import UNSPACED, Token, loops, table_html, tokens
+from ..evaluation.scoring import UNSPACED, Token, loops, tokens
 from ..evaluation.significance import Interval, blocks_of, bootstrap, wilson
 
 # %% auto #0

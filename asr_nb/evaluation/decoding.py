@@ -135,7 +135,7 @@ def decode_set(
     utterances: Sequence[Utterance],    # the same, in the same order
     test_set: str,                      # its name
     decoding: Decoding = Decoding(),
-    report: Callable[[dict], None] = lambda progress: None,  # takes step, steps, message
+    report: Callable[[dict], None] = lambda progress: None,  # takes step, steps, message, real_time_factor
     path: str | Path | None = None,     # where finished batches are kept for a killed run
 ) -> list[Prediction]:
     "What `family` hears in each utterance, in the order given. Raises BadInput."
@@ -154,7 +154,7 @@ def decode_set(
             _append(rows, Path(path))
         heard_seconds += sum(row.duration for row in rows)
         factor = real_time_factor(time.perf_counter() - started, heard_seconds)
-        report({"step": len(done), "steps": len(utterances),
+        report({"step": len(done), "steps": len(utterances), "real_time_factor": factor,
                 "message": f"{test_set}: {factor:.3f} s a second of audio"})
     return [done[utterance.id] for utterance in utterances]
 

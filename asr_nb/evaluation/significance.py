@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
-from ..checks import BadInput
+from ..checks import BadInput, one_of
 from .decoding import Prediction
 
 # %% auto #0
-__all__ = ['CONFIDENCE', 'Z', 'FEWEST_BLOCKS', 'CHUNK', 'Interval', 'wilson', 'blocks_of', 'block_warning', 'bootstrap',
-           'paired_bootstrap']
+__all__ = ['CONFIDENCE', 'Z', 'FEWEST_BLOCKS', 'CHUNK', 'METHODS', 'MOST_NEEDED', 'Interval', 'wilson', 'blocks_of',
+           'block_warning', 'interval_ends', 'bootstrap', 'paired_bootstrap', 'standard_error', 'paired_p', 'mcnemar',
+           'discordant_needed', 'holm']
 
 # %% ../../nbs/4_evaluation/significance.ipynb #interval-02
 CONFIDENCE = 0.95
@@ -106,7 +108,66 @@ def _draws(errors: np.ndarray, words: np.ndarray, resamples: int, seed: int) -> 
         rates.append(errors[drawn].sum(1)[said > 0] / said[said > 0])
     return np.concatenate(rates)
 
+# %% ../../nbs/4_evaluation/significance.ipynb #ends-02
+METHODS = ("percentile", "bca", "plain")
+
+
+def _reach(blocks: int, method: str) -> float:
+    "How far from the middle each end is read off, in standard deviations of a normal distribution."
+    if method == "plain":
+        return Z
+    student = special.stdtrit(blocks - 1, (1 + CONFIDENCE) / 2)
+    return float(math.sqrt(blocks / (blocks - 1)) * student)
+
+
+def _left_out(errors: np.ndarray, words: np.ndarray) -> np.ndarray:
+    "The rate without each block in turn: the jackknife. A block in which nothing was said is none."
+    errors, words = errors.sum() - errors[words > 0], words.sum() - words[words > 0]
+    return errors / words
+
+# %% ../../nbs/4_evaluation/significance.ipynb #ends-03
+def _levels(draws: np.ndarray, value: float, left_out: np.ndarray, method: str) -> np.ndarray:
+    "The two shares of the draws at which the interval ends."
+    reach = _reach(len(left_out), method) * np.array([-1, 1])
+    if method != "bca":
+        return special.ndtr(reach)
+    least = 1 / (len(draws) + 1)   # a bias without limit would be read off where no draw is
+    below = np.mean(draws < value) + np.mean(draws == value) / 2
+    bias = special.ndtri(np.clip(below, least, 1 - least))
+    apart = left_out.mean() - left_out
+    spread = np.square(apart).sum()
+    acceleration = (apart**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
+    reach = bias + reach
+    return special.ndtr(bias + reach / (1 - acceleration * reach))
+
+
+def interval_ends(
+    draws: np.ndarray,    # the rate of each resample of blocks
+    errors: np.ndarray,   # of each block
+    words: np.ndarray,    # of each block
+    method: str = "percentile",
+) -> tuple[float, float]:
+    "Where the 95 % interval ends that these resamples of the blocks give."
+    levels = _levels(draws, errors.sum() / words.sum(), _left_out(errors, words), method)
+    low, high = np.quantile(draws, levels)
+    return float(low), float(high)
+
 # %% ../../nbs/4_evaluation/significance.ipynb #bootstrap-03
+def _block_sums(
+    counts: Sequence[Sequence[float]], blocks: Sequence[str],
+) -> tuple[list[np.ndarray], int]:
+    "Each count added up within each block, and their number. Raises BadInput if lengths differ."
+    sizes = [len(values) for values in (*counts, blocks)]
+    if len(set(sizes)) > 1:
+        raise BadInput("errors, words, blocks", ", ".join(map(str, sizes)),
+                       "one of each for every utterance")
+    names, places = np.unique(np.asarray(blocks, dtype=str), return_inverse=True)
+    sums = [_sums(np.asarray(values, float), places, len(names)) for values in counts]
+    if not all(np.isfinite(values).all() for values in sums):
+        raise BadInput("errors, words", "NaN or infinite", "finite numbers")
+    return sums, len(names)
+
+
 def bootstrap(
     errors: Sequence[float],     # of each utterance
     words: Sequence[float],      # reference words of each utterance, or minutes ...
@@ -114,15 +175,11 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     unit: str = "fraction",      # of errors over words
+    method: str = "percentile",  # or bca, plain
 ) -> Interval:
     "The corpus rate with its interval by resampling blocks; same bits for the same seed."
-    if not len(errors) == len(words) == len(blocks):
-        sizes = f"{len(errors)}, {len(words)}, {len(blocks)}"
-        raise BadInput("errors, words, blocks", sizes, "one of each for every utterance")
-    names, places = np.unique(np.asarray(blocks, dtype=str), return_inverse=True)
-    count = len(names)
-    wrong, said = (
-        _sums(np.asarray(values, float), places, count) for values in (errors, words))
+    one_of("method", method, METHODS)
+    (wrong, said), count = _block_sums((errors, words), blocks)
     if said.sum() <= 0:
         note = "nothing to divide by"
         return Interval(None, None, None, len(errors), count, unit, note)
@@ -130,11 +187,17 @@ def bootstrap(
     if (said > 0).sum() < 2:
         note = "one block only: nothing to resample"
         return Interval(value, None, None, len(errors), count, unit, note)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(_draws(wrong, said, resamples, seed), (tail, 1 - tail))
-    return Interval(value, float(low), float(high), len(errors), count, unit)
+    ends = interval_ends(_draws(wrong, said, resamples, seed), wrong, said, method)
+    return Interval(value, *ends, len(errors), count, unit)
 
 # %% ../../nbs/4_evaluation/significance.ipynb #paired-02
+def _difference(errors_a: Sequence[float], errors_b: Sequence[float]) -> np.ndarray:
+    "How many errors more b makes, utterance by utterance. Raises BadInput for unequal lengths."
+    if len(errors_a) != len(errors_b):
+        raise BadInput("errors_b", len(errors_b), f"{len(errors_a)} are needed")
+    return np.asarray(errors_b, float) - np.asarray(errors_a, float)
+
+
 def paired_bootstrap(
     errors_a: Sequence[float],   # of the first, utterance by utterance
     errors_b: Sequence[float],   # of the second, in the same utterances
@@ -142,9 +205,73 @@ def paired_bootstrap(
     blocks: Sequence[str],
     resamples: int = 2000,
     seed: int = 0,
+    method: str = "percentile",  # or bca, plain
 ) -> Interval:
     "The rate of b minus the rate of a: below zero, b makes fewer errors."
-    if len(errors_a) != len(errors_b):
-        raise BadInput("errors_b", len(errors_b), f"{len(errors_a)} are needed")
-    difference = np.asarray(errors_b, float) - np.asarray(errors_a, float)
-    return bootstrap(difference, words, blocks, resamples, seed)
+    difference = _difference(errors_a, errors_b)
+    return bootstrap(difference, words, blocks, resamples, seed, method=method)
+
+# %% ../../nbs/4_evaluation/significance.ipynb #error-02
+def standard_error(
+    errors: Sequence[float],   # of each utterance, or one system's minus another's
+    words: Sequence[float],
+    blocks: Sequence[str],
+) -> float | None:
+    "The jackknife's standard error of the corpus rate (Efron and Stein 1981); None for one block."
+    (wrong, said), _ = _block_sums((errors, words), blocks)
+    if (said > 0).sum() < 2:
+        return None
+    rates = _left_out(wrong, said)
+    return float(np.sqrt((len(rates) - 1) * np.var(rates)))
+
+
+def paired_p(
+    errors_a: Sequence[float], errors_b: Sequence[float],   # utterance by utterance
+    words: Sequence[float],
+    blocks: Sequence[str],
+) -> float | None:
+    "How often chance alone gives a difference as large, two-sided; None for one block."
+    difference = _difference(errors_a, errors_b)
+    error = standard_error(difference, words, blocks)
+    if error is None:
+        return None
+    (_, said), _ = _block_sums((difference, words), blocks)
+    count, value = int((said > 0).sum()), abs(difference.sum() / said.sum())
+    if value < 1e-12:   # as many errors, if not the same
+        return 1.0
+    tail = special.stdtr(count - 1, -value / error) if error > 0 else 0.0
+    return max(float(2 * tail), 2.0 ** (1 - count))
+
+# %% ../../nbs/4_evaluation/significance.ipynb #mcnemar-02
+MOST_NEEDED = 100_000   # beyond, there is no number
+
+
+def mcnemar(
+    a_only: int,   # calls that only the first got wrong
+    b_only: int,   # calls that only the second got wrong
+) -> float:
+    "The exact two-sided p of McNemar's test. Raises BadInput for negative counts."
+    for name, count in (("a_only", a_only), ("b_only", b_only)):
+        if count < 0 or count != int(count):
+            raise BadInput(name, count, "a count of calls, 0 or more")
+    return float(min(1.0, 2 * special.bdtr(min(a_only, b_only), int(a_only + b_only), 0.5)))
+
+
+def discordant_needed(a_only: int, b_only: int, level: float = 0.05) -> int | None:
+    "The fewest discordant calls, split no better than these, with p under `level`; None: none."
+    total = np.arange(1, MOST_NEEDED + 1)
+    fewer = -(-min(a_only, b_only) * total // max(1, a_only + b_only))   # rounded up
+    enough = 2 * special.bdtr(fewer, total, 0.5) < level
+    return int(total[enough][0]) if enough.any() else None
+
+# %% ../../nbs/4_evaluation/significance.ipynb #holm-02
+def holm(p_values: Sequence[float]) -> list[float]:
+    "The p values adjusted for their number, in their order. Raises BadInput unless all are 0 to 1."
+    found = np.asarray(p_values, float)
+    if not ((found >= 0) & (found <= 1)).all():
+        raise BadInput("p_values", list(p_values), "numbers from 0 to 1")
+    order = np.argsort(found, kind="stable")
+    raised = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
+    adjusted = np.empty(len(found))
+    adjusted[order] = np.minimum(1, raised)
+    return adjusted.tolist()

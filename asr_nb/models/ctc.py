@@ -19,7 +19,7 @@ import numpy as np
 
 from ..checks import BadInput, canonical_json, sha256, write_atomic
 from asr_nb.models.family import (
-    Decoding, Example, Hypothesis, Unwritable, base_model, device, evaluating, fetch,
+    Decoding, Example, Hypothesis, Reader, Unwritable, base_model, device, evaluating, fetch,
     pretrained_errors, quiet, save_pretrained, scope_of, source_name, with_adapter,
 )
 
@@ -123,6 +123,7 @@ class CTC:
         self.letters = set(vocabulary) - {*self.tokenizer.all_special_tokens, self.space}
         audio = self.extractor.sampling_rate, self.extractor.do_normalize
         self.fingerprint = sha256(canonical_json(["ctc 1", audio, vocabulary]))[:12]
+        self.reader = Reader(self.fingerprint)   # the samples are stored already
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         "The waveform at 16 kHz, normalised if the model asks, (n,). Raises BadInput."

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..checks import BadInput, sha256
-from .family import Decoding, Example, Hypothesis, place_of
+from .family import Decoding, Example, Hypothesis, Reader, place_of
 from ..preprocessing.audio import to_pcm
 
 # %% ../../nbs/2_models/external.ipynb #listener-02
@@ -31,6 +31,7 @@ class Listener:
 
     def __init__(self, source: str, revision: str, fingerprint: str):
         self.source, self.revision, self.fingerprint = source, revision, fingerprint
+        self.reader = Reader(fingerprint)
 
     def fits(self, text: str, language: str, seconds: float) -> None:
         "Nothing: it has no labels, so any text will do."
@@ -101,7 +102,8 @@ class Transcripts(Listener):
             f"transcripts:{path.name}", sha256(path)[:12], sha256("no features 1")[:12]
         )
         self.texts: dict[str, str] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")   # splitlines() cuts at U+2028 too
+        for number, line in enumerate(lines, 1):
             id, text = transcript(line, f"{path.name} line {number}")
             if id in self.texts:
                 raise BadInput(

@@ -9,34 +9,44 @@ import importlib
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..checks import BadInput, one_of
+from ..preprocessing.hub import limit_silence
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['FAMILIES', 'PRECISIONS', 'WANTED', 'Decoding', 'Example', 'Hypothesis', 'Unwritable', 'Family', 'evaluating', 'quiet',
-           'load', 'device', 'place_of', 'on_hub', 'load_trained', 'pretrained_errors', 'fetch', 'apply_lora', 'merge',
-           'base_model', 'scope_of', 'with_adapter', 'reinitialise', 'save_pretrained', 'source_name', 'conforms']
+__all__ = ['FAMILIES', 'PRECISIONS', 'WANTED', 'Decoding', 'Example', 'Hypothesis', 'Reader', 'blank_reader', 'Unwritable',
+           'Family', 'evaluating', 'quiet', 'load', 'device', 'place_of', 'on_hub', 'load_trained', 'pretrained_errors',
+           'fetch', 'apply_lora', 'merge', 'base_model', 'scope_of', 'with_adapter', 'reinitialise', 'save_pretrained',
+           'source_name', 'engine', 'conforms']
 
 # %% ../../nbs/2_models/family.ipynb #decoding-02
 @dataclass(frozen=True)
 class Decoding:
-    "How hypotheses are searched for."
+    "How hypotheses are searched for. Raises BadInput for values that no search could use."
 
     beams: int = 1   # 1 = greedy
     max_new_tokens: int = 448   # a hypothesis is never longer, end token included
     tokens_per_second: float = 12.0   # of audio
     batch_size: int = 16   # utterances decoded at a time
     unique_generate_call: bool = True   # one pass over each window, see whisper
+
+    def __post_init__(self) -> None:
+        for name in ("beams", "max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInput(name, getattr(self, name), "a count of 1 or more")
+        if not 0 <= self.tokens_per_second < math.inf:
+            raise BadInput("tokens_per_second", self.tokens_per_second, "0 or more, and finite")
 
     def cap(
         self,
@@ -71,6 +81,25 @@ class Hypothesis:
     log_probabilities: tuple[float, ...] = ()   # natural log, one a token
     hit_cap: bool = False   # no end token within the cap
 
+# %% ../../nbs/2_models/family.ipynb #reader-02
+@dataclass(frozen=True, eq=False)
+class Reader:
+    "What a family makes of sound before it is stored; can be pickled, needs no model."
+
+    fingerprint: str                                           # the family's
+    dtype: str = ""                                            # as stored; "" = nothing is stored
+    compute: Callable[[np.ndarray], np.ndarray] | None = None  # of mono float32 at 16 kHz
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        "Unpadded features of samples, shape (n,). Raises BadInput beyond the window."
+        return self.compute(samples) if self.compute else samples
+
+# %% ../../nbs/2_models/family.ipynb #reader-03
+def blank_reader(source: str, family: str) -> Reader:
+    "A reader whose arrays have the right shape and nothing in them: for a plan, with no model loaded."
+    module = importlib.import_module(FAMILIES[one_of("family", family, FAMILIES)])
+    return getattr(module, "blank_reader", lambda source: Reader(source))(source)
+
 # %% ../../nbs/2_models/family.ipynb #protocol-02
 class Unwritable(BadInput):
     "A text that a model has no token for."
@@ -86,6 +115,7 @@ class Family(Protocol):
     )
     source: str     # what it was made from, without a path
     revision: str   # the commit of a source on the Hub; "" for any other source
+    reader: Reader  # what of features() is computed before training, and stored
     model: torch.nn.Module | None
     window_seconds: float   # the longest audio it takes
     max_label_tokens: int
@@ -296,6 +326,7 @@ def fetch(
     folder, commit = Path(source), ""
     if not folder.is_dir():
         with pretrained_errors(source, revision):
+            limit_silence()
             folder = Path(snapshot_download(
                 source, revision=revision, allow_patterns=list(WANTED)))
             commit = folder.name
@@ -404,6 +435,18 @@ def save_pretrained(
 def source_name(source: str) -> str:
     "How a source is called in public: its id, or a folder's name without the path."
     return Path(source).name if Path(source).is_dir() else source
+
+# %% ../../nbs/2_models/family.ipynb #engine-02
+def engine(family: Family) -> dict[str, str]:
+    "The engine with its version, the precision of the weights, and the device."
+    if family.model is None:
+        kind, _ = place_of(family.source)
+        name = "transcripts" if kind else f"{family.source} {family.revision}"
+        return {"name": name, "precision": "", "device": "cpu"}
+    weights = next(base_model(family.model).parameters())
+    precision = str(weights.dtype).removeprefix("torch.")
+    return {"name": f"transformers {version('transformers')}",
+            "precision": precision, "device": weights.device.type}
 
 # %% ../../nbs/2_models/family.ipynb #conforms-02
 def conforms(

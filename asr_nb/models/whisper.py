@@ -18,18 +18,20 @@ import numpy as np
 
 from ..checks import BadInput, canonical_json, one_of, sha256
 from asr_nb.models.family import (
-    Decoding, Example, Hypothesis, Unwritable, base_model, device, evaluating, fetch,
+    Decoding, Example, Hypothesis, Reader, Unwritable, base_model, device, evaluating, fetch,
     pretrained_errors, quiet, save_pretrained, scope_of, source_name, with_adapter,
 )
-from ..preprocessing.features import log_mel, pad_mel
+from ..preprocessing.features import LogMel, frames_kept, pad_mels
 
 if TYPE_CHECKING:
     import torch
 
+    from asr_nb.models.states import EncoderStates
+
 # %% auto #0
 __all__ = ['AUDIO', 'TEXT', 'prompt', 'spell', 'tokenizer_of', 'byte_pairs', 'generation_of', 'untrained', 'Whisper',
            'fingerprint', 'targets', 'check_batch', 'loss', 'encode', 'score', 'log_probability', 'decode', 'until',
-           'text_of', 'load']
+           'text_of', 'bands', 'blank_reader', 'load']
 
 # %% ../../nbs/2_models/whisper.ipynb #labels-02
 def prompt(
@@ -157,6 +159,7 @@ class Whisper:
     name = "whisper"
     label_smoothing = 0.0
     loss_scaled_by_trainer = False   # its forward ignores num_items_in_batch
+    states: EncoderStates | None = None   # lent by states.sharing()
 
     def __init__(
         self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""
@@ -164,11 +167,12 @@ class Whisper:
         self.model, self.processor = model, processor
         self.source, self.revision = source_name(source), revision
         self.tokenizer, self.extractor = processor.tokenizer, processor.feature_extractor
-        self.end = self.tokenizer.eos_token_id
+        self.log_mel, self.end = LogMel.of(self.extractor), self.tokenizer.eos_token_id
         self.window_seconds = float(self.extractor.chunk_length)
         self.max_label_tokens = model.config.max_target_positions
         self.vocabulary_size = model.config.vocab_size
         self.fingerprint = fingerprint(self.extractor, self.tokenizer, self.generation)
+        self.reader = Reader(self.fingerprint, "float16", self.log_mel)
 
     @property
     def generation(self) -> Any:
@@ -177,7 +181,7 @@ class Whisper:
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         "Unpadded log-mel, (mels, frames), of float32 at 16 kHz. Raises BadInput."
-        return log_mel(self.extractor, samples)
+        return self.log_mel(samples)
 
     def labels(self, text: str, language: str) -> list[int]:
         "Prompt, text and end. Raises BadInput if the decoder can't hold them."
@@ -201,11 +205,8 @@ class Whisper:
 
     def mels(self, examples: Sequence[Example]) -> torch.Tensor:
         "Log-mels padded to the model's window, shape (batch, mels, frames), float32."
-        import torch
-
         frames = 2 * base_model(self.model).config.max_source_positions
-        mels = [pad_mel(example.features, frames) for example in examples]
-        return torch.from_numpy(np.stack(mels))
+        return pad_mels([example.features for example in examples], frames)
 
     def check_batch(self, batch: Mapping[str, torch.Tensor]) -> None:
         "Raise AssertionError if the batch teaches something else than decode() asks."
@@ -256,7 +257,7 @@ def fingerprint(extractor: Any, tokenizer: Any, generation: Any) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     text = [backend[key] for key in TEXT]   # not its padding, which changes with use
     known = getattr(generation, "lang_to_id", None)
-    return sha256(canonical_json(["whisper 1", audio, text, known]))[:12]
+    return sha256(canonical_json(["whisper 2", audio, text, known]))[:12]
 
 # %% ../../nbs/2_models/whisper.ipynb #batch-02
 def targets(
@@ -267,12 +268,12 @@ def targets(
     "What the decoder reads and what it should say next; -100 where nothing is learnt."
     import torch
 
-    shape = len(sequences), max(map(len, sequences)) - 1
-    read, said = torch.full(shape, padding), torch.full(shape, -100)
-    for row, (tokens, told) in enumerate(zip(sequences, prompts, strict=True)):
-        read[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
-        said[row, told - 1: len(tokens) - 1] = torch.tensor(tokens[told:])
-    return {"decoder_input_ids": read, "labels": said}
+    longest, read, said = max(map(len, sequences)), [], []
+    for tokens, told in zip(sequences, prompts, strict=True):
+        rest = longest - len(tokens)
+        read.append([*tokens[:-1], *[padding] * rest])
+        said.append([*[-100] * (told - 1), *tokens[told:], *[-100] * rest])
+    return {"decoder_input_ids": torch.tensor(read), "labels": torch.tensor(said)}
 
 # %% ../../nbs/2_models/whisper.ipynb #batch-03
 def check_batch(
@@ -318,10 +319,16 @@ def loss(
 
 # %% ../../nbs/2_models/whisper.ipynb #score-02
 def encode(family: Whisper, examples: Sequence[Example]) -> torch.Tensor:
-    "The encoder's states, (batch, positions, width). Call it inside evaluating()."
+    "The encoder's states, (batch, positions, width), lent ones if there are. Call it inside evaluating()."
     model = base_model(family.model)
+    known = family.states.read(examples) if family.states else None
+    if known is not None:
+        return known.to(model.device)
     mels = family.mels(examples).to(model.device, model.dtype)
-    return model.get_encoder()(mels).last_hidden_state
+    states = model.get_encoder()(mels).last_hidden_state
+    if family.states:
+        family.states.keep(examples, states)
+    return states
 
 
 def score(
@@ -424,6 +431,23 @@ def until(end: int, tokens: list[int]) -> list[int]:
 def text_of(family: Whisper, tokens: Sequence[int]) -> str:
     "What the tokens say."
     return family.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+# %% ../../nbs/2_models/whisper.ipynb #blank-02
+def bands(source: str) -> int:
+    "How many log-mel bands a source's features have, as far as its files or its name tell."
+    folder = files("asr_nb") / "micro" if source == "micro" else Path(source)
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            told = json.loads((folder / name).read_text(encoding="utf-8"))
+            return told.get("feature_extractor", told).get("feature_size", 80)
+    return 128 if "large-v3" in source or "turbo" in source else 80
+
+
+def blank_reader(source: str) -> Reader:
+    "A reader of the source's shape, with nothing in its arrays."
+    count, known = bands(source), "" if source.endswith(".en") else " many"
+    name = f"{count}{known}" if source.startswith("openai/") else source
+    return Reader(name, "float16", lambda samples: np.empty((count, frames_kept(len(samples))), np.float16))
 
 # %% ../../nbs/2_models/whisper.ipynb #load-02
 def load(

@@ -10,19 +10,21 @@ __all__ = ['SAMPLING_RATE', 'AUDIO_REASONS', 'AudioError', 'to_pcm', 'from_pcm',
 import io
 import math
 import os
-import struct
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..checks import one_of, sha256
+from .containers import is_cut, mp3_frames
 
 # %% ../../nbs/1_preprocessing/audio.ipynb #reasons-02
 SAMPLING_RATE = 16_000   # Hz; what every model family here listens to
 
 AUDIO_REASONS = (
-    "undecodable", "empty", "truncated", "non_finite", "silent", "audio_missing",
+    "undecodable", "empty", "truncated", "misdeclared", "non_finite", "off_scale", "silent",
+    "audio_missing",
 )
 
 
@@ -41,15 +43,22 @@ class AudioError(ValueError):
         return AudioError, (self.reason, self.detail)
 
 # %% ../../nbs/1_preprocessing/audio.ipynb #pcm-02
-def _require_finite(samples: np.ndarray) -> None:
-    bad = int(samples.size - np.count_nonzero(np.isfinite(samples)))
-    if bad:
+_FULL_SCALES = 4.0   # 12 dB above full scale; loud masters and MP3 stay below 2
+
+
+def _require_sound(samples: np.ndarray) -> None:
+    "Raise AudioError for samples that are not finite, or far off full scale."
+    peak = float(np.max(np.abs(samples), initial=0.0))
+    if not math.isfinite(peak):
+        bad = samples.size - np.count_nonzero(np.isfinite(samples))
         raise AudioError("non_finite", f"{bad} of {samples.size} samples")
+    if peak > _FULL_SCALES:
+        raise AudioError("off_scale", f"a peak of {peak:.3g} times full scale")
 
 
 def to_pcm(samples: np.ndarray) -> np.ndarray:
     "Float samples (full scale 1.0) as int16, rounded and clipped. Raises AudioError."
-    _require_finite(samples)
+    _require_sound(samples)
     return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
@@ -82,98 +91,32 @@ def speech_folder() -> Path | None:
         folders = [parent / "shared" / "speech" for parent in (here, *here.parents)]
     return next((folder for folder in folders if folder.is_dir()), None)
 
-# %% ../../nbs/1_preprocessing/audio.ipynb #decode-02
-_UNKNOWN = 0x7FFF0000   # bytes; writers to a pipe declare a chunk of this size or above
-
-
-def _chunk_is_cut(data: bytes) -> bool:
-    "Whether a WAV or AIFF file ends before its sample chunk does."
-    order, wanted = {b"RIFF": ("<I", b"data"), b"FORM": (">I", b"SSND")}[data[:4]]
-    at = 12
-    while at + 8 <= len(data):
-        name, size = data[at : at + 4], struct.unpack(order, data[at + 4 : at + 8])[0]
-        if name == wanted:
-            return size < _UNKNOWN and at + 8 + size > len(data)
-        at += 8 + size + size % 2
-    return False
-
-
-def _page_is_cut(data: bytes) -> bool:
-    "Whether the last page of an Ogg file is incomplete or not marked as the last."
-    at = data.rfind(b"OggS")
-    if len(data) < at + 27:
-        return True
-    sizes = data[at + 27 : at + 27 + data[at + 26]]
-    is_last = bool(data[at + 5] & 4)   # RFC 3533, section 6: header_type_flag
-    return not is_last or at + 27 + data[at + 26] + sum(sizes) > len(data)
-
-
-def _is_cut(data: bytes) -> bool:
-    "Whether a file is known to lack its end, before it is read."
-    if data[:4] in (b"RIFF", b"FORM"):
-        return _chunk_is_cut(data)
-    return data[:4] == b"OggS" and _page_is_cut(data)
-
-# %% ../../nbs/1_preprocessing/audio.ipynb #length-04
-_KBPS = {   # ISO 11172-3, 2.4.2.3, and ISO 13818-3, 2.4.2.3: layer III, index 1 to 14
-    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-
-
-def _mp3_frame(header: bytes) -> tuple[int, int] | None:
-    "Bytes and samples of the layer III frame with this header; None if it is none."
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
-        return None
-    halvings = {3: 0, 2: 1, 0: 2}.get(header[1] >> 3 & 3)   # MPEG 1, 2, 2.5
-    bits, rate = header[2] >> 4, header[2] >> 2 & 3
-    if halvings is None or not 0 < bits < 15 or rate == 3:
-        return None
-    hertz = (44_100, 48_000, 32_000)[rate] >> halvings
-    samples = 576 if halvings else 1152
-    kbps = _KBPS[2 if halvings else 1][bits - 1]
-    return samples // 8 * 1000 * kbps // hertz + (header[2] >> 1 & 1), samples
-
-
-def _mp3_start(data: bytes) -> int:
-    "Where the first frame of an MP3 stands: after its ID3 tag, if it has one."
-    if data[:3] != b"ID3":
-        return 0
-    sizes = zip(data[6:10], (21, 14, 7, 0))   # ID3v2, section 3.1: four times 7 bits
-    return 10 + sum((byte & 127) << shift for byte, shift in sizes)
-
-
-def _mp3_walk(data: bytes) -> tuple[int, bool]:
-    "Samples in the whole frames of an MP3, and whether its last frame is cut."
-    at, samples = _mp3_start(data), 0
-    while frame := _mp3_frame(data[at : at + 4]):
-        at += frame[0]
-        if at > len(data):
-            return samples, True
-        samples += frame[1]
-    return samples, False
-
-
-def _mp3_has_length(data: bytes) -> bool:
-    "Whether the first frame of an MP3 gives the length of the whole."
-    first = data[_mp3_start(data) :][:64]
-    return any(tag in first for tag in (b"Xing", b"Info", b"VBRI"))
-
 # %% ../../nbs/1_preprocessing/audio.ipynb #decode-05
 _LONGEST = 4 * 3600       # s
+_MOST = 2**30             # samples, all channels together: 4 GiB of memory
 _RATES = 4_000, 384_000   # Hz
 
 
 def _mp3_declared(data: bytes, declared: int) -> int:
     "Samples that an MP3 must give: not its estimate, if it is one. Raises AudioError."
-    walked, is_cut = _mp3_walk(data)
-    if is_cut:
+    walk = mp3_frames(data)
+    if walk.is_cut:
         raise AudioError("truncated", "the last frame is incomplete")
-    if _mp3_has_length(data):
-        return declared
-    if declared < walked - 2 * 1152:   # the first frames may have nothing to decode
+    least = walk.samples - 2 * 1152   # the first frames may have nothing to decode
+    if declared < least - 2 * 1152 * walk.has_length:   # nor the last, and it knows
         raise AudioError("undecodable", "an MP3 without its length: write it anew")
-    return min(declared, walked - 2 * 1152)
+    return declared if walk.has_length else min(declared, least)
+
+
+class _Bytes(io.BytesIO):
+    "Bytes in which a damaged header may ask for a place before the first: it stays where it is."
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        "As of any file, without an error."
+        try:
+            return super().seek(place, whence)
+        except ValueError:
+            return self.tell()
 
 
 def _read(data: bytes) -> tuple[np.ndarray, int]:
@@ -181,18 +124,20 @@ def _read(data: bytes) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_Bytes(data)) as file:
             rate, declared = file.samplerate, file.frames
             if not _RATES[0] <= rate <= _RATES[1]:
                 raise AudioError("undecodable", f"a sampling rate of {rate} Hz")
-            if declared > _LONGEST * rate:
+            if declared > min(_LONGEST * rate, _MOST // file.channels):
                 raise AudioError("undecodable", "declares no length, or an absurd one")
             if file.format == "MP3":
                 declared = _mp3_declared(data, declared)
-            try:
-                samples = file.read(dtype="float32", always_2d=True)
+            try:   # GSM can't be sought and must be told how many
+                samples = file.read(file.frames, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 raise AudioError("truncated", error.error_string) from None
+            except MemoryError:
+                raise AudioError("undecodable", f"no memory for {declared} samples") from None
     except soundfile.LibsndfileError as error:   # its own text would name the file
         raise AudioError("undecodable", error.error_string) from None
     if len(samples) < declared:
@@ -201,21 +146,35 @@ def _read(data: bytes) -> tuple[np.ndarray, int]:
     return samples, rate
 
 
+def _bytes_of(path: Path) -> bytes:
+    "The content of a regular file. Raises AudioError, without its name."
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise AudioError("audio_missing", "not a file")
+        if found.st_size > 4 * _MOST:
+            raise AudioError("undecodable", f"a file of {found.st_size / 2**30:.0f} GiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise AudioError("audio_missing", error.strerror or "") from None
+    except ValueError as error:   # NUL, or characters that no file system stores
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError("audio_missing", "a name that no file can have") from None
+
+
 def decode(data: bytes | Path) -> tuple[np.ndarray, int]:
     "Mono float32 samples, shape (n,), and their rate in Hz. Raises AudioError."
     if isinstance(data, Path):
-        try:
-            data = data.read_bytes()
-        except OSError as error:
-            raise AudioError("audio_missing", error.strerror or "") from None
+        data = _bytes_of(data)
     if not data:
         raise AudioError("empty", "no bytes")
-    if _is_cut(data):
-        raise AudioError("truncated", "the end of the file is missing")
+    if is_cut(data):
+        raise AudioError("truncated", "it ends elsewhere than it declares")
     samples, rate = _read(data)
     if not len(samples):
         raise AudioError("empty", "no samples")
-    _require_finite(samples)
+    _require_sound(samples)
     return samples.mean(axis=1, dtype=np.float32), rate
 
 # %% ../../nbs/1_preprocessing/audio.ipynb #level-02
@@ -266,10 +225,26 @@ def resample(
     found = soxr.resample(samples, rate, to, quality="HQ")[:length]
     return np.pad(found, (0, length - len(found)))
 
+# %% ../../nbs/1_preprocessing/audio.ipynb #stated-02
+def _require_stated(samples: np.ndarray, rate: int, stated_rate: int, seconds: float) -> None:
+    "Raise AudioError if a file is not what its manifest says; 0 says nothing."
+    if stated_rate and stated_rate != rate:
+        raise AudioError("misdeclared", f"{stated_rate:g} Hz are stated, the file has {rate}")
+    found = len(samples) / rate
+    if seconds and not abs(found - seconds) <= 0.1 + 0.02 * seconds:   # NaN is wrong too
+        raise AudioError("misdeclared", f"{seconds:.2f} s are stated, the file has {found:.2f}")
 
-def load(data: bytes | Path, to: int = SAMPLING_RATE) -> np.ndarray:
+
+def load(
+    data: bytes | Path,
+    to: int = SAMPLING_RATE,   # Hz
+    rate: float = 0,           # Hz, as its manifest states it; 0 = it does not
+    seconds: float = 0,        # likewise
+) -> np.ndarray:
     "Mono float32 samples at `to` Hz, shape (n,). Raises AudioError."
-    return resample(*decode(data), to)
+    samples, found = decode(data)
+    _require_stated(samples, found, rate, seconds)
+    return resample(samples, found, to)
 
 # %% ../../nbs/1_preprocessing/audio.ipynb #hash-02
 def audio_hash(samples: np.ndarray) -> str:

@@ -22,7 +22,8 @@ import numpy as np
 
 from ..checks import BadInput, from_mapping, one_of, sha256
 from .audio import SAMPLING_RATE, audio_hash, encode, from_pcm, resample, to_pcm
-from .telephone import PHONE, keyed_generator, phone
+from .keyed import keyed_generator
+from .telephone import PHONE, phone
 from .utterances import Utterance
 
 # %% ../../nbs/1_preprocessing/synthetic.ipynb #grammar-02

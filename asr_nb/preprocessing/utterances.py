@@ -25,9 +25,9 @@ class Utterance:
     id: str                           # stable: from the source, or from the content
     text: str                         # the transcript as the source has it
     language: str                     # ISO 639-1, e.g. "da"
-    duration: float                   # seconds
+    duration: float                   # seconds; 0 = nobody has said
     audio: bytes | Path | None = None # encoded bytes or a file; None once it lies in a store
-    sampling_rate: int = 16_000       # Hz
+    sampling_rate: int = 0            # Hz, of the audio; 0 = nobody has said
     speaker: str = ""
     recording: str = ""               # call or session
     tags: dict[str, str] = field(default_factory=dict)  # dialect, accent, channel ...
@@ -66,11 +66,14 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
 # %% ../../nbs/1_preprocessing/utterances.ipynb #ledger-02
 REASONS = {
-    "audio_missing": "the audio file is not there",
+    "row_unreadable": "a line of the manifest can't be read, or names a file outside its folder",
+    "audio_missing": "the audio file is not there, or can't be opened",
     "undecodable": "the bytes are no audio that can be read",
     "empty": "no samples",
     "truncated": "fewer samples than the file declares",
+    "misdeclared": "the manifest states another length or sampling rate than the file has",
     "non_finite": "NaN or infinity among the samples",
+    "off_scale": "samples far beyond full scale",
     "silent": "silence, yet a transcript",
     "too_long": "longer than the model's window",
     "text_empty": "no transcript",

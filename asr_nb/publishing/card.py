@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checks import BadInput, write_atomic
 from ..runs.experiment import Experiment, load_experiment
+from ..runs.gate import HEADROOM
 from ..runs.figures import markdown_table, percent
 from ..runs.record import Record, RunInProgress, is_finished, read_result
 
@@ -105,6 +106,8 @@ def audit_text(story: Story) -> str:
 def _corpus(story: Story) -> str:
     "Where the corpus comes from; a data set of a hub with its commit."
     spec = story.lab.corpus
+    if spec.privacy == "private":
+        return f"{spec.name} (private, so not described; {spec.language or 'no language given'})"
     revision = story.prepared.inputs.get(f"{spec.name}.revision") if story.prepared else None
     place = spec.options.get("id", spec.source) + (f", revision {revision}" if revision else "")
     return f"{spec.name} ({place}; {spec.language or 'no language given'})"
@@ -116,6 +119,14 @@ def _commit(story: Story) -> str:
     return commit[:12] + (" with uncommitted changes" if commit.endswith("+") else "")
 
 
+def _headroom(story: Story) -> str:
+    "What the baselines said of training this model, and whether it was forced."
+    told = story.trained.inputs.get(HEADROOM) or {"word": None, "reasons": []}
+    if told["word"] is None:
+        return "none: " + ("; ".join(told["reasons"]) or "the baselines were not asked")
+    return f"{'FORCED against: ' if told['forced'] else ''}{told['word']}: {'; '.join(told['reasons'])}"
+
+
 def _facts(story: Story) -> list[dict[str, Any]]:
     model, recipe = (story.trained.inputs[k] for k in ("model", "recipe"))
     inputs = (story.evaluated or story.trained).inputs
@@ -124,7 +135,7 @@ def _facts(story: Story) -> list[dict[str, Any]]:
     return [{"what": k, "value": v} for k, v in {
         "made from": f"{model['source']}, revision {model['revision'] or '–'}",
         "recipe": f"{recipe['name']}: {recipe['method']}, {recipe['steps']} steps, learning rate {recipe['learning_rate']:g}. {recipe['note']}",
-        "corpus": _corpus(story), "verdict of the training run": story.trained.verdict,
+        "corpus": _corpus(story), "verdict before training": _headroom(story), "verdict of the training run": story.trained.verdict,
         "normaliser": f"{normaliser.get('name', '–')} {normaliser.get('version', '')} ({normaliser.get('fingerprint', '–')})",
         "decoding": decoding, "run": story.trained.run, "commit": _commit(story)}.items()]
 
@@ -135,6 +146,9 @@ def card_body(story: Story) -> str:
     synthetic = [spec.name for spec in story.lab.sets if spec.source in ("synthetic", "nonspeech")]
     parts = [f"# {story.lab.name}: {story.trained.parameters['model']} after {story.trained.parameters['recipe']}",
              f"*{story.lab.question}*"]
+    if story.lab.private:
+        private = ", ".join(spec.name for spec in story.lab.sets if spec.privacy == "private")
+        parts.append(f"> **Private.** {private} can't be shown: this card holds counts and rates of it, and not a word that was said.")
     if synthetic:
         parts.append(f"> **Synthetic.** {', '.join(synthetic)} hold no speech by people; figures on them say nothing about real calls.")
     parts += [markdown_table(_facts(story)), "## Results", "WER is corpus WER; intervals are 95 %, from drawing speakers or "
@@ -167,7 +181,7 @@ def card_of(run: str | Path) -> str:
     data = ModelCardData(
         language=corpus.language or None, library_name="peft" if recipe["method"] == "lora" else "transformers",
         pipeline_tag="automatic-speech-recognition", base_model=model["source"] if model["revision"] else None, tags=["asr_nb"],
-        datasets=[corpus.options["id"]] if corpus.source == "hub" else None,
+        datasets=[corpus.options["id"]] if corpus.source == "hub" and corpus.privacy == "public" else None,
         model_name=f"{story.lab.name}-{model['name']}-{recipe['name']}", eval_results=_results(story) or None)
     return f"---\n{data.to_yaml()}\n---\n\n{card_body(story)}"
 
@@ -188,11 +202,11 @@ PUBLISHED = ["*.safetensors", "*.json", "*.txt"]
 
 def push(run: str | Path, repo: str) -> str:
     "Upload the model of a training run and its card to `repo` (owner/name); the address of the commit. Raises BadInput."
-    from asr_nb.preprocessing.corpora import patiently
+    from asr_nb.preprocessing.hub import patiently
     from huggingface_hub import HfApi
     story = story_of(run)
-    if story.lab.private:
-        raise BadInput("push", repo, "a model trained on a private corpus is not published")
+    if story.lab.corpus.privacy == "private":
+        raise BadInput("push", repo, "a model trained on a private corpus is not published: its weights may repeat what was said")
     if repo.count("/") != 1:
         raise BadInput("push", repo, "a repository as owner/name is needed")
     write_atomic(Path(run) / "model" / "README.md", write_card(run).read_text(encoding="utf-8"))

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from ..audit.support import AuditRow, Settings, audit, audit_summary, ranked, span_table_html
 from ..checks import BadInput
-from ..evaluation.decoding import Prediction, read_predictions, write_predictions
+from ..evaluation.alignments import table_html
+from ..evaluation.decoding import Prediction, write_predictions
 from ..evaluation.scoring import tokens
 from ..models.family import Decoding
 from .experiment import Experiment, ModelSpec
+from .privacy import OPEN, Veil, withheld
 from .record import RunInProgress, read_result
 from .reports import nonspeech_table, shown
-from .stages import Found, by_set, decode_one, load_model
+from .stages import Found, decode_one, load_model, predictions_of
 
 # %% ../../nbs/6_runs/audits.ipynb #systems-02
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def _evaluated(lab: Experiment, folder: str | Path) -> System:
         raise BadInput("evaluated", Path(folder).name, "a finished run with predictions is needed")
     model, recipe = record.parameters["model"], record.parameters.get("recipe", "")
     return System(f"{model} {recipe}".strip(), model, lab.model(model).family, bool(recipe),
-                  by_set(read_predictions(Path(folder) / "predictions.jsonl")))
+                  predictions_of(folder))
 
 
 def _listening(lab: Experiment, spec: ModelSpec, prepared: str, decoding: Decoding, run: RunInProgress) -> System:
@@ -59,8 +61,8 @@ def _listening(lab: Experiment, spec: ModelSpec, prepared: str, decoding: Decodi
         try:
             found[made.name] = decode_one(made.name, family, prepared, decoding, run, path)
         except BadInput as error:
-            run.warn(f"{spec.name} is no witness on {made.name}: {error}")
-    write_predictions([row for rows in found.values() for row in rows], path)   # without sets it gave up halfway
+            run.warn(f"{spec.name} is no witness on {made.name}: {run.veil.error(error)}")
+    write_predictions([row for rows in found.values() for row in rows], run.place(path))   # without sets it gave up halfway
     run.input("decoding", vars(decoding))
     run.artifact(path)
     return System(spec.name, spec.name, spec.family, False, found)
@@ -161,13 +163,23 @@ def _inside(part: Sequence[str], whole: Sequence[str]) -> bool:
     return any(list(whole[i:i + len(part)]) == list(part) for i in range(len(whole) - len(part) + 1))
 
 
-def spans_html(audited: Sequence[Audited], test_set: str, most: int) -> str:
-    "The flagged spans of one set, candidate by candidate, the ones most worth listening to first."
+def spans_html(audited: Sequence[Audited], test_set: str, most: int, veil: Veil = OPEN) -> str:
+    "The flagged spans of one set, candidate by candidate, the ones most worth listening to first; under a veil only where they are."
+    if veil:
+        return withheld("What was written in the spans is") + _places(audited, test_set, most, veil)
     return "".join(f"<h4>{a.candidate}</h4>" + (span_table_html(a.rows, most) if ranked(a.rows) else "<p>No span.</p>")
                    for a in audited if a.test_set == test_set) or "<p>Nothing was audited.</p>"
 
 
-def nonspeech_rows_table(lab: Experiment, systems: Sequence[System]) -> str:
+def _places(audited: Sequence[Audited], test_set: str, most: int, veil: Veil) -> str:
+    "Utterance by salted id, flag and support of the first spans."
+    lines = [["<b>candidate</b>", "<b>utterance</b>", "<b>flag</b>", "<b>support</b>"]]
+    for a in (a for a in audited if a.test_set == test_set):
+        lines += [[a.candidate, veil.id(row.id), span.category, f"{span.support:.2f}"] for row, span in ranked(a.rows)[:most]]
+    return table_html(lines)
+
+
+def nonspeech_rows_table(lab: Experiment, systems: Sequence[System], veil: Veil = OPEN) -> str:
     "What each system wrote for the clips without speech, if it heard them all."
     sets = {spec.name for spec in lab.sets if spec.role == "nonspeech"}
-    return "\n\n".join(f"### {s.name}\n\n{nonspeech_table(lab, s.found)}" for s in systems if sets <= s.found.keys())
+    return "\n\n".join(f"### {s.name}\n\n{nonspeech_table(lab, s.found, veil=veil)}" for s in systems if sets <= s.found.keys())

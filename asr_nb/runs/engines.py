@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..checks import BadInput, canonical_json, sha256, write_atomic
+from ..evaluation.headroom import Verdict
 from .experiment import CorpusSpec, Experiment, lab_folder, write_experiment
+from .gate import HEADROOM, decided, declined, standing
 from .notebook import BAD_INPUT_PREFIX, Ending, Stop, execute
 from .plan import Run, enough_disk, left_to_do, refuse_schedules
 from .record import PROGRESS
@@ -181,15 +183,18 @@ class Outcome:
     skipped: list[str] = field(default_factory=list)     # finished before
     failed: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)     # or not begun because of a stop
+    declined: list[str] = field(default_factory=list)    # not worth training, by the verdict of the baselines
     blocked: list[str] = field(default_factory=list)     # something they build on did not finish
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def code(self) -> int:
-        "0 only if every run is finished; 130 after a stop; 2 if all that failed met bad input; 1 otherwise."
-        if self.failed and all(self.reasons[name].startswith(BAD_INPUT_PREFIX) for name in self.failed):
-            return 130 if self.stopped else 2
-        return 130 if self.stopped else 1 if self.failed or self.blocked else 0
+        "0 only if every run is finished; 130 after a stop; 2 if those that are not met bad input or were declined; else 1."
+        if self.stopped:
+            return 130
+        if not all(self.reasons[name].startswith(BAD_INPUT_PREFIX) for name in self.failed):
+            return 1
+        return 2 if self.failed or self.declined else 1 if self.blocked else 0
 
 
 @contextmanager
@@ -219,6 +224,8 @@ class _Engine:
     terminal: Terminal
     stop: Stop
     free: queue.Queue
+    force: bool
+    gate: dict[str, dict[str, Any]] = field(default_factory=dict)   # by training run: the verdict it begins under
     watched: dict[str, Watched] = field(default_factory=dict)
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -230,6 +237,7 @@ class _Engine:
                 return Ending("stopped", f"{reason} before it began", 0.0)
             self.watched[run.name] = Watched(run, self.root / run.name)
             source, spec = self.lab / f"{run.stage}.ipynb", run.spec(self.experiment.name)
+            spec |= {HEADROOM: self.gate[run.name]} if run.name in self.gate else {}
             return execute(source, self.root / run.name, spec, device, self.stop)
         except Exception as error:   # the other runs go on
             return Ending("failed", f"{type(error).__name__}: {error}", 0.0)
@@ -245,9 +253,22 @@ class _Engine:
         reason = f": {ending.reason}" if ending.reason else ""
         self.terminal.event(f"{ending.status:8} {run.name} ({duration(ending.seconds)}){reason}")
 
+    def admit(self, runs: Sequence[Run], found: Mapping[tuple[str, str], Verdict]) -> list[Run]:
+        "The training runs that begin; the others are declined."
+        begun = []
+        for run in runs:
+            told = self.gate[run.name] = decided(run, found, self.force)
+            if reason := declined(told):
+                self.outcome.declined.append(run.name)
+                self.outcome.reasons[run.name] = reason
+                self.terminal.event(f"declined {run.name}: {reason}")
+            else:
+                begun.append(run)
+        return begun
+
     def stage(self, runs: Sequence[Run]) -> None:
         "Execute runs that do not build on each other, and watch them."
-        bad = {*self.outcome.failed, *self.outcome.stopped, *self.outcome.blocked}
+        bad = {*self.outcome.failed, *self.outcome.stopped, *self.outcome.declined, *self.outcome.blocked}
         ready = []
         for run in runs:
             cause = run.blocked_by(bad)
@@ -274,6 +295,8 @@ def run_local(
     terminal: Terminal | None = None,
     slots: int = 0,                  # runs side by side; 0 = one a GPU, or two on a CPU
     hours: float = 0.0,              # stop in order after so many; 0 = no limit
+    force: bool = False,             # train even where the baselines speak against it
+    plan: Sequence[Run] = (),        # all runs of the experiment, if `runs` is a selection: where its baselines are
     lab: Path | None = None,         # the folder of the run notebooks; the package's own
 ) -> Outcome:
     "Execute what is left of the runs. Raises BadInput before anything starts if it can't be done."
@@ -286,12 +309,14 @@ def run_local(
         own(root, experiment)
         refuse_schedules(experiment, runs, root)
         todo = left_to_do(runs, root)
-        engine = _Engine(experiment, root, lab or lab_folder(), terminal, stop, free)
+        engine = _Engine(experiment, root, lab or lab_folder(), terminal, stop, free, force)
         engine.outcome.skipped = [run.name for run in runs if run.name not in todo]
         for name in engine.outcome.skipped:
             terminal.event(f"skipped  {name}: finished before")
-        for name, stage in groupby((run for run in runs if run.name in todo), key=lambda run: run.stage):
-            if name == "train":   # how much there is to train on may be known only now
+        for name, group in groupby((run for run in runs if run.name in todo), key=lambda run: run.stage):
+            stage = list(group)
+            if name == "train":   # how much there is to train on, and whether it is worth it, may be known only now
                 refuse_schedules(experiment, runs, root)
-            engine.stage(list(stage))
+                stage = engine.admit(stage, standing(experiment, plan or runs, root))
+            engine.stage(stage)
         return engine.outcome

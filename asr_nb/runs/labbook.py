@@ -23,6 +23,7 @@ import yaml
 
 from ..checks import BadInput, write_atomic
 from .plan import STAGES
+from .privacy import NOTE, is_private
 from .record import SPEC, Record, read_result
 
 # %% ../../nbs/6_runs/labbook.ipynb #clean-02
@@ -439,7 +440,9 @@ def labbook_html(root: str | Path) -> str:
     for lab in found:
         name = html.escape(lab.folder.name)
         names.append(f'<a href="#{name}">{name}</a>')
-        parts += [f'<h2 id="{name}">{name}</h2><p>{html.escape(lab.question)}</p>', summary_html(lab), _figure(lab)]
+        parts += [f'<h2 id="{name}">{name}</h2><p>{html.escape(lab.question)}</p>']
+        parts += [f"<p class='note'>{NOTE[0].upper()}{NOTE[1:]}.</p>"] if is_private(lab.folder) else []
+        parts += [summary_html(lab), _figure(lab)]
         parts += ["<h3>Reports</h3>", *(_run(run, run not in lab.newest) for run in lab.runs)]
     return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Lab book</title>'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'

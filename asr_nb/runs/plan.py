@@ -23,13 +23,14 @@ from ..preprocessing.corpora import check_options
 from ..preprocessing.text import normaliser
 from .experiment import CorpusSpec, Experiment, ModelSpec, lab_folder
 from .notebook import check_parameters, declared_parameters
+from .privacy import EXPERIMENT, HIDDEN, PRIVATE, kept
 from .record import is_finished, read_result
 from ..training.recipes import Recipe, with_overrides
 from ..training.schedule import Finding, lint, refused, total_steps
 
 # %% ../../nbs/6_runs/plan.ipynb #run-02
-STAGES = ("prepare", "baseline", "train", "evaluate", "audit", "card")
-TOLERANT = {"audit": "evaluate", "card": "train"}   # stage: one finished run of that stage is enough for it
+STAGES = ("prepare", "baseline", "headroom", "train", "evaluate", "audit", "card")
+TOLERANT = {"headroom": "baseline", "audit": "evaluate", "card": "train"}   # stage: one finished run of that stage is enough for it
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,12 @@ def fingerprint(
 def _corpus_content(spec: CorpusSpec) -> dict[str, Any]:
     content = dataclasses.asdict(spec)
     if isinstance(path := spec.options.get("path"), str):
-        content["options"] = {**spec.options, "path": fingerprint(path, whole=False)}
+        try:
+            content["options"] = {**spec.options, "path": fingerprint(path, whole=False)}
+        except (BadInput, OSError):
+            place = "(not shown)" if spec.privacy == "private" else path
+            raise BadInput(f"{spec.name}.options.path", place, "a file, or a folder with files, is needed; a relative path "
+                           "starts from where the YAML file lies") from None
     return content
 
 
@@ -103,7 +109,7 @@ def notebook_code(source: str | Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 # %% ../../nbs/6_runs/plan.ipynb #plan-02
-IDLE = {"workers"}   # parameters that change how long a run takes and nothing else
+IDLE = {"workers", "engine"}   # parameters that change how long a run takes and nothing else
 
 
 class _Planner:
@@ -116,7 +122,8 @@ class _Planner:
         "Append one run; `subject` goes into its name, `matters` into its key."
         source = self.lab / f"{stage}.ipynb"
         own = {name: value for name, value in self.overrides.items() if name in declared_parameters(source)}
-        given = check_parameters(source, {"experiment": "../experiment.yaml", **parameters, **own})
+        where = f"../{PRIVATE}/{EXPERIMENT}" if self.experiment.private else f"../{EXPERIMENT}"
+        given = check_parameters(source, {"experiment": where, **parameters, **own})
         names = tuple(run.name for run in upstream)
         telling = {name: value for name, value in given.items() if name not in IDLE}
         told = [stage, matters, telling, names, notebook_code(source), asr_nb.__version__]
@@ -131,12 +138,24 @@ def _path(run: Run) -> str:
 
 def _fixed_by_plan(experiment: Experiment, overrides: Iterable[str], lab: Path) -> None:
     "Raise BadInput for overrides that the plan itself sets or that no run notebook takes."
-    fixed = {"experiment", "model", "recipe", "prepared", "trained", "baseline", "evaluated"}
+    fixed = {"experiment", "model", "recipe", "prepared", "trained", "baseline", "baselines", "evaluated"}
     free = {name for stage in STAGES for name in declared_parameters(lab / f"{stage}.ipynb")} - fixed
     for name in overrides:
         if name in fixed:
             raise BadInput("parameter", name, "it is set by the plan; use --model, --recipe or the experiment's file")
         one_of("parameter", name, free)
+
+
+def _check_sets(experiment: Experiment, overrides: Mapping[str, Any]) -> None:
+    "Raise BadInput for options that a source does not take, or an engine that a private set must not meet."
+    if experiment.private and overrides.get("engine", "local") != "local":
+        raise BadInput("engine", overrides["engine"], f"local: {HIDDEN}, and other engines write logs and copies of their own")
+    for spec in experiment.sets:
+        try:
+            check_options(spec.source, spec.language, spec.options)
+        except BadInput as error:
+            value = "(not shown)" if spec.privacy == "private" else error.value
+            raise BadInput(f"{spec.name}.{error.field}", value, error.allowed) from None
 
 # %% ../../nbs/6_runs/plan.ipynb #plan-03
 def recipes_of(experiment: Experiment, runs: Sequence[Run]) -> dict[tuple[str, str], Recipe]:
@@ -154,19 +173,18 @@ def plan_runs(
     "The runs of an experiment in the order of execution. Raises BadInput."
     lab = lab or lab_folder()
     _fixed_by_plan(experiment, overrides, lab)
-    if experiment.private:
-        raise BadInput("privacy", "private", "only public: the reports of this version show transcripts and ids")
-    for spec in experiment.sets:
-        try:
-            check_options(spec.source, spec.language, spec.options)
-        except BadInput as error:
-            raise BadInput(f"{spec.name}.{error.field}", error.value, error.allowed) from None
+    _check_sets(experiment, overrides)
     plan, scorer = _Planner(experiment, lab, overrides), normaliser(experiment.normaliser).fingerprint
     sets = [_corpus_content(spec) for spec in experiment.sets]
     models = {m.name: _model_content(m) for m in experiment.models + experiment.witnesses}
     prepare = plan.add("prepare", (), [sets, models], [])
     baselines = {m.name: plan.add("baseline", (m.name,), scorer, [prepare],
                                   model=m.name, prepared=_path(prepare)) for m in experiment.models}
+    if len(baselines) > 1 or experiment.probe_steps:
+        probed = [_recipe_content(r) for r in experiment.recipes] if experiment.probe_steps else []
+        told = [scorer, experiment.target, experiment.probe_steps, probed]
+        plan.add("headroom", (), told, [prepare, *baselines.values()], prepared=_path(prepare),
+                 baselines=",".join(map(_path, baselines.values())))
     trained = [(m, r, plan.add("train", (m.name, r.name), [_recipe_content(r), scorer], [prepare],
                                model=m.name, recipe=r.name, prepared=_path(prepare)))
                for m in experiment.models for r in experiment.recipes]
@@ -237,10 +255,10 @@ def enough_disk(run: Run, experiment: Experiment, folder: str | Path) -> None:
 # %% ../../nbs/6_runs/plan.ipynb #schedule-02
 def training_utterances(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> int | None:
     "How many utterances will be trained on, if that is known: prepared already, or asked of a generator."
-    manifest = Path(root) / runs[0].name / "store" / experiment.corpus.name / "manifest.jsonl"
+    manifest = kept(Path(root) / runs[0].name, "store") / experiment.corpus.name / "manifest.jsonl"
     if manifest.is_file():
-        lines = manifest.read_text(encoding="utf-8").splitlines()
-        return sum(json.loads(line)["split"] == "train" for line in lines)
+        lines = manifest.read_text(encoding="utf-8").split("\n")   # splitlines() cuts at U+2028 too
+        return sum(json.loads(line)["split"] == "train" for line in lines if line)
     count = experiment.corpus.options.get("train")
     return count if isinstance(count, int) else None
 
@@ -282,7 +300,7 @@ def plan_text(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> 
     "The plan as text: runs and what is left of them, disk, schedules, and what is not estimated."
     todo, wide = left_to_do(runs, root), max(len(run.name) for run in runs)
     folder = next(p for p in (Path(root), *Path(root).resolve().parents) if p.exists())
-    lines = [f"{experiment.name}: {experiment.question.strip()}", "", f"runs ({len(todo)} of {len(runs)} to do)"]
+    lines = [f"{experiment.name}: {experiment.question.strip()}", *filter(None, [experiment.notes.strip()]), "", f"runs ({len(todo)} of {len(runs)} to do)"]
     for run in runs:
         state = "to do" if run.name in todo else "finished"
         disk = amount(disk_bytes(run, experiment)) if run.name in todo else ""

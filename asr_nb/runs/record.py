@@ -25,6 +25,7 @@ from typing import Any
 
 import asr_nb
 from ..checks import BadInput, canonical_json, from_mapping, one_of, sha256, write_atomic
+from .privacy import NOTE, PRIVATE, is_private, kept, private_folder, veil_of
 
 # %% ../../nbs/6_runs/record.ipynb #record-02
 SCHEMA = 1
@@ -44,7 +45,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)  # versions, GPU, commit; never host or paths
     metrics: dict[str, Any] = field(default_factory=dict)      # "<set>.<metric>": value, low, high, n, unit
     artifacts: dict[str, str] = field(default_factory=dict)    # path relative to the run folder: sha256
-    timings: dict[str, float] = field(default_factory=dict)    # seconds; "ended" since 1970
+    timings: dict[str, float] = field(default_factory=dict)    # seconds; "ended" since 1970; "<set>.real_time_factor" a ratio
     warnings: tuple[str, ...] = ()
     verdict: str = ""                # one sentence: what was found, or why there is nothing
     schema: int = SCHEMA
@@ -75,7 +76,7 @@ def read_result(folder: str | Path) -> Record | None:
     return from_mapping(Record, data, f"{path.parent.name}/{RESULT}")
 
 
-HEAVY = ("store", "model", "checkpoints")   # folders that are large, made again from the record, and not committed
+HEAVY = ("store", "model", "checkpoints", PRIVATE)   # folders that are large or private, made again from the record, and not committed
 
 
 def is_finished(
@@ -226,7 +227,10 @@ class RunInProgress:
         self.stage, self.folder, self.began = stage, folder, time.time()
         spec = folder / SPEC
         self.spec = json.loads(spec.read_text(encoding="utf-8")) if spec.is_file() else {}
-        self.metrics, self.inputs, self.artifacts, self.warnings = {}, {}, {}, []
+        self.metrics, self.inputs, self.artifacts, self.warnings, self.times = {}, {}, {}, [], {}
+        self.veil = veil_of(folder.parent)   # what may be shown; every report asks it
+        if self.veil:
+            self.input("privacy", NOTE)
         self.missing = [name for name in self.spec.get("upstream", []) if not _ended_well(folder.parent / name)]
         if self.missing:
             self.input("missing", self.missing)
@@ -248,13 +252,21 @@ class RunInProgress:
         "Keep a metric: a number or an Interval."
         self.metrics[name] = metric_entry(name, value, n, unit)
 
+    def timing(self, name: str, value: float) -> None:
+        "Keep how long something took; unlike a metric it may differ when the run is repeated."
+        self.times[name] = round(value, 4)
+
     def input(self, name: str, value: Any) -> None:
         "Keep what the run was given; a path is kept as its file's name and hash."
         self.inputs[name] = {"file": value.name, "sha256": sha256(value)} if isinstance(value, Path) else value
 
+    def place(self, name: str) -> Path:
+        "Where the run puts what holds texts, names or sound: its folder, or the private one in it."
+        return (private_folder(self.folder) if self.veil else self.folder) / name
+
     def artifact(self, path: str | Path) -> None:
-        "Keep the hash of a file the run made, or of every file in a folder."
-        whole = self.folder / path
+        "Keep the hash of a file the run made, there or in the private folder, or of every file in a folder."
+        whole = self.folder / path if (self.folder / path).exists() else kept(self.folder, str(path))
         files = [whole] if whole.is_file() else sorted(p for p in whole.rglob("*") if p.is_file())
         if not files:
             raise BadInput("artifact", str(path), "a file, or a folder with files, in the run's folder")
@@ -269,7 +281,7 @@ class RunInProgress:
         emit(Record(
             "finished", self.stage, self.spec.get("experiment", self.folder.parent.name),
             self.spec.get("run", self.folder.name), self.spec.get("parameters", {}), self.inputs, environment(),
-            self.metrics, self.artifacts, timings(self.began), tuple(self.warnings), verdict,
+            self.metrics, self.artifacts, self.times | timings(self.began), tuple(self.warnings), verdict,
         ), self.folder)
 
 
@@ -284,6 +296,7 @@ def write_failure(folder: str | Path, status: str, reason: str, began: float) ->
     spec: Mapping[str, Any] = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     record = Record(
         status, spec["stage"], spec["experiment"], spec["run"], spec["parameters"],
+        {"privacy": NOTE} if is_private(folder.parent) else {},
         environment=environment(), timings=timings(began), verdict=reason,
     )
     write_atomic(folder / RESULT, record.to_json())

@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['Pair', 'environment_rows', 'commit_text', 'shown', 'rate_rows', 'difference_rows', 'before_after', 'worst', 'movers',
-           'before_after_html', 'forgotten_html', 'nonspeech_table', 'recipe_rows', 'history_rows']
+           'samples_html', 'before_after_html', 'forgotten_html', 'nonspeech_table', 'recipe_rows', 'history_rows']
 
 # %% ../../nbs/6_runs/reports.ipynb #imports-01
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..evaluation.alignments import sample_table_html, table_html
 from ..evaluation.decoding import Prediction
-from ..evaluation.scoring import sample_table_html, tokens
+from ..evaluation.scoring import tokens
 from ..evaluation.significance import Interval
 from ..evaluation.summary import paired, scored, summarise_nonspeech, summarise_speech, verdict
 from ..preprocessing.text import Normaliser
 from .experiment import Experiment
 from .figures import markdown_table, percent
+from .privacy import OPEN, Veil, withheld
 from .record import environment
 from ..training.recipes import Recipe
 from ..training.schedule import total_steps, warmup_steps
@@ -97,17 +99,36 @@ def movers(
     return better, worse
 
 
-def before_after_html(pairs: Sequence[Pair], normalise: Normaliser) -> str:
-    "A table of utterances: said, heard before, heard after, with the differences marked."
+def samples_html(rows: Sequence[Prediction], normalise: Normaliser, veil: Veil = OPEN) -> str:
+    "A table of utterances: said and heard, with the differences marked; under a veil how many words were wrong."
+    if veil:
+        return _counts_html([rows], normalise, veil)
+    return sample_table_html([row.id for row in rows], [row.reference for row in rows], [row.hypothesis for row in rows], normalise)
+
+
+def before_after_html(pairs: Sequence[Pair], normalise: Normaliser, veil: Veil = OPEN) -> str:
+    "A table of utterances: said, heard before, heard after, with the differences marked; under a veil how many words were wrong."
     if not pairs:
         return "<p>None.</p>"
-    return sample_table_html([row.id for row, _ in pairs], [row.reference for row, _ in pairs],
-                             [row.hypothesis for _, row in pairs], normalise, [row.hypothesis for row, _ in pairs])
+    before, after = zip(*pairs)
+    if veil:
+        return _counts_html([before, after], normalise, veil)
+    return sample_table_html([row.id for row in before], [row.reference for row in before],
+                             [row.hypothesis for row in after], normalise, [row.hypothesis for row in before])
+
+
+def _counts_html(systems: Sequence[Sequence[Prediction]], normalise: Normaliser, veil: Veil) -> str:
+    "The same utterances as heard by one or two systems: salted id, words said, errors."
+    names = ("errors",) if len(systems) == 1 else ("errors before", "errors after")
+    counts = [scored(rows, normalise).words for rows in systems]
+    lines = [[f"<b>{name}</b>" for name in ("utterance", "words", *names)]]
+    lines += [[veil.id(row.id), str(counts[0].reference[i]), *(str(c.errors[i]) for c in counts)] for i, row in enumerate(systems[0])]
+    return f"<p>{withheld('What was said and heard is')}</p>{table_html(lines)}"
 
 # %% ../../nbs/6_runs/reports.ipynb #forgotten-02
 def forgotten_html(
     lab: Experiment, before: Mapping[str, Sequence[Prediction]], after: Mapping[str, Sequence[Prediction]],
-    normalise: Normaliser, count: int,
+    normalise: Normaliser, count: int, veil: Veil = OPEN,
 ) -> str:
     "Utterances of the source sets that were right before and are wrong now, most errors first."
     parts = []
@@ -118,11 +139,11 @@ def forgotten_html(
             lost = sorted((i for i in range(len(first)) if not wrong[i] and now[i]), key=lambda i: (-now[i], first[i].id))
             right = int((wrong == 0).sum())
             parts.append(f"<p>{html.escape(spec.name)}: of {right} utterances that were right before, {len(lost)} have errors now.</p>"
-                         + (before_after_html([(first[i], second[i]) for i in lost[:count]], normalise) if lost else ""))
+                         + (before_after_html([(first[i], second[i]) for i in lost[:count]], normalise, veil) if lost else ""))
     return "".join(parts) or "<p>The experiment has no source set.</p>"
 
 
-def nonspeech_table(lab: Experiment, *systems: Mapping[str, Sequence[Prediction]]) -> str:
+def nonspeech_table(lab: Experiment, *systems: Mapping[str, Sequence[Prediction]], veil: Veil = OPEN) -> str:
     "Markdown: for each sound without speech, what each system wrote (before and after, if there are two)."
     names = ("text", ) if len(systems) == 1 else ("before", "after")
     parts = []
@@ -132,6 +153,9 @@ def nonspeech_table(lab: Experiment, *systems: Mapping[str, Sequence[Prediction]
             rates = summarise_nonspeech(system[spec.name])
             parts.append(f"**{spec.name}, {name}.** Text in {shown(rates['clips_with_text'])} of {len(clips)} clips; "
                          f"{shown(rates['words_per_minute'])} words a minute.\n")
+        if veil:
+            parts.append(withheld("What was written is") + "\n")
+            continue
         kinds = dict.fromkeys(row.tags.get("sound", row.recording) for row in clips)
         parts.append(markdown_table([{"sound": kind, **{
             name: _examples([r for r in system[spec.name] if r.tags.get("sound", r.recording) == kind])
