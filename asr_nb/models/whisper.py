@@ -336,15 +336,20 @@ def score(
     states: torch.Tensor,              # of encode()
     prompts: Sequence[Sequence[int]],
     said: Sequence[Sequence[int]],     # the tokens after the prompt
+    search: Any = None,                # an EncoderDecoderCache that a greedy search of `states` filled
 ) -> list[tuple[float, ...]]:
     "The log-probability of each token said. Call it inside evaluating()."
     import torch
+    from transformers import DynamicCache, EncoderDecoderCache
 
     model = base_model(family.model)
+    known = search and EncoderDecoderCache(DynamicCache(), search.cross_attention_cache)
     sequences = [[*told, *tokens] for told, tokens in zip(prompts, said, strict=True)]
     batch = targets(sequences, [len(told) for told in prompts], family.end)
     read, labels = (tensor.to(model.device) for tensor in batch.values())
-    logits = model(encoder_outputs=(states,), decoder_input_ids=read).logits.float()
+    logits = model(
+        encoder_outputs=(states,), decoder_input_ids=read, past_key_values=known
+    ).logits.float()
     places = labels.clamp(min=0)[..., None]
     chosen = torch.log_softmax(logits, -1).gather(-1, places)[..., 0]
     return [tuple(row[kept].tolist()) for row, kept in zip(chosen, labels != -100)]
@@ -396,15 +401,18 @@ def _one_pass(
     family: Whisper, examples: Sequence[Example], decoding: Decoding
 ) -> list[Hypothesis]:
     "Hypotheses for utterances of one language, with the probabilities of their tokens."
+    from transformers import DynamicCache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
 
     told, caps, options = _options(family, examples, decoding)
     states = encode(family, examples)
+    search = EncoderDecoderCache(DynamicCache(), DynamicCache()) if decoding.beams == 1 else None
     found = base_model(family.model).generate(
-        encoder_outputs=BaseModelOutput(states), force_unique_generate_call=True, **options)
+        encoder_outputs=BaseModelOutput(states), past_key_values=search,
+        force_unique_generate_call=True, **options)
     said = [until(family.end, tokens[len(told):])[:cap]
             for tokens, cap in zip(found.tolist(), caps, strict=True)]
-    scores = score(family, states, [told] * len(said), said)
+    scores = score(family, states, [told] * len(said), said, search)
     texts = [text_of(family, tokens) for tokens in said]
     return [Hypothesis(text, tuple(tokens), chances, tokens[-1] != family.end)
             for text, tokens, chances in zip(texts, said, scores, strict=True)]

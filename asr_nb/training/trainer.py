@@ -182,7 +182,8 @@ def train(
     began, folder = time.monotonic(), Path(folder)
     recipe, findings = settle(family, recipe, len(examples), len(dev_examples))
     prepare(family, recipe)
-    first_loss = check_start(family, examples[: recipe.micro_batch or recipe.batch_size])
+    size = recipe.micro_batch or recipe.batch_size
+    first_loss = check_start(family, examples[:: max(1, len(examples) // size)][:size])   # not one speaker's alone
     findings += claim(folder, recipe, family, examples)
     checkpoint, rejected = newest_verified(folder / "checkpoints")
     findings += [Finding("corrupt-checkpoint", "warning", f"{r.folder.name}: {r.reason}") for r in rejected]
