@@ -98,7 +98,7 @@ def is_finished(
     return all(sha256(folder / name) == record.artifacts[name] for name in there)
 
 # %% ../../nbs/6_runs/record.ipynb #environment-02
-PACKAGES = ("asr_nb", "torch", "transformers", "peft", "datasets", "huggingface_hub", "numpy", "jiwer", "soundfile")
+PACKAGES = ("asr_nb", "torch", "transformers", "peft", "datasets", "huggingface_hub", "numpy", "rapidfuzz", "jiwer", "soundfile")
 
 
 def _version(package: str) -> str | None:

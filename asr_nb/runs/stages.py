@@ -15,7 +15,7 @@ from typing import Any
 
 from ..checks import BadInput, canonical_json, write_atomic
 from ..evaluation.decoding import Prediction, decode_set, read_predictions
-from ..evaluation.scoring import score
+from ..evaluation.scoring import score, scorer_fingerprint
 from ..evaluation.significance import Interval, block_warning, blocks_of
 from ..evaluation.summary import by_language, change, silence_change, summarise, verdict
 from ..models.family import Decoding, Family, engine, load, load_trained, merge, on_hub
@@ -119,6 +119,7 @@ def summarise_all(lab: Experiment, found: Found, normalise: Normaliser, run: Run
     for lack in unmeasured(lab):
         run.warn(lack)
     run.input("normaliser", {"name": normalise.name, "version": normalise.version, "fingerprint": normalise.fingerprint})
+    run.input("scorer", scorer_fingerprint(normalise))
     return rates
 
 
@@ -152,7 +153,7 @@ def comparable(first: str | Path, second: str | Path) -> tuple[Record, Record]:
 
 def same_method(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     "Raise BadInput if the inputs of two runs name different normalisers, searches, engines or precisions."
-    for what in ("normaliser", "decoding", "engine"):
+    for what in ("normaliser", "scorer", "decoding", "engine"):
         one, other = ({**(inputs.get(what) or {}), "device": ""} for inputs in (first, second))
         for key in sorted(one.keys() | other.keys()):
             if one.get(key) != other.get(key):
