@@ -152,7 +152,8 @@ def nonspeech_table(lab: Experiment, *systems: Mapping[str, Sequence[Prediction]
         for name, system in zip(names, systems):
             rates = summarise_nonspeech(system[spec.name])
             parts.append(f"**{spec.name}, {name}.** Text in {shown(rates['clips_with_text'])} of {len(clips)} clips; "
-                         f"{shown(rates['words_per_minute'])} words a minute.\n")
+                         f"{shown(rates['words_per_minute'])} words a minute; "
+                         f"loops in {shown(rates['loops'])}.\n")
         if veil:
             parts.append(withheld("What was written is") + "\n")
             continue
