@@ -153,7 +153,9 @@ def comparable(first: str | Path, second: str | Path) -> tuple[Record, Record]:
 
 def same_method(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     "Raise BadInput if the inputs of two runs name different normalisers, searches, engines or precisions."
-    for what in ("normaliser", "scorer", "decoding", "engine"):
+    if first.get("scorer") != second.get("scorer"):
+        raise BadInput("scorer", second.get("scorer"), f"both runs need the same; the first has {first.get('scorer')}")
+    for what in ("normaliser", "decoding", "engine"):
         one, other = ({**(inputs.get(what) or {}), "device": ""} for inputs in (first, second))
         for key in sorted(one.keys() | other.keys()):
             if one.get(key) != other.get(key):
