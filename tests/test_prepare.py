@@ -182,7 +182,7 @@ def test_ray_survives_the_same(tmp_path: Path, clean: Account) -> None:
     assert kept < ROWS // SHARD
     child = start("drive('noise', 'notes', 'ray')", tmp_path)
     wait_for(lambda: sealed(tmp_path / "noise") >= kept + 2)
-    workers_of(child, "ray::attempt")[0].kill()
+    workers_of(child, "ray::Map")[0].kill()
     account = json.loads(finished(child))
     assert (account["digest"], account["done"]) == (clean.digest, "by ray, 2 at a time")
     notes = notes_of(tmp_path / "notes")

@@ -9,11 +9,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
 from ..checks import BadInput, canonical_json, from_mapping, write_atomic
+from .longform import transcribe
 from ..models.family import Decoding, Example, Family, Hypothesis
 from ..preprocessing.utterances import Utterance
 
@@ -35,6 +36,8 @@ class Prediction:
     tags: dict[str, str] = field(default_factory=dict)
     log_probabilities: tuple[float, ...] = ()   # natural log, one a token, 5 decimals
     hit_cap: bool = False                       # no end token within the cap
+    pieces: int = 1                             # that it was heard in: more for a recording beyond the window
+    open_seams: int = 0                         # of those, where the overlap of two had no word in common
 
 
 def predict(
@@ -131,7 +134,7 @@ def _finished(
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-03
 def decode_set(
     family: Family,
-    examples: Sequence[Example],        # looked up batch by batch: may read from a store
+    examples: Sequence[Example],        # looked up batch by batch; beyond the window their features are samples
     utterances: Sequence[Utterance],    # the same, in the same order
     test_set: str,                      # its name
     decoding: Decoding = Decoding(),
@@ -169,9 +172,19 @@ def _decode_batch(
         if example.id != utterances[i].id:
             raise BadInput(
                 f"examples[{i}]", example.id, f"{utterances[i].id} stands there")
-    heard = family.decode(chosen, decoding)
-    return [predict(utterances[i], found, test_set)
-            for i, found in zip(batch, heard, strict=True)]
+    whole = [i for i in batch if utterances[i].duration <= family.window_seconds]
+    heard = family.decode([examples[i] for i in whole], decoding) if whole else []
+    rows = {i: predict(utterances[i], found, test_set) for i, found in zip(whole, heard, strict=True)}
+    return [rows.get(i) or _in_pieces(family, examples[i], utterances[i], test_set, decoding) for i in batch]
+
+
+def _in_pieces(
+    family: Family, example: Example, utterance: Utterance, test_set: str, decoding: Decoding,
+) -> Prediction:
+    "The prediction of a recording beyond the window."
+    found = transcribe(family, example.features, utterance.language, decoding)
+    return replace(predict(utterance, found.hypothesis, test_set),
+                   pieces=len(found.chunks), open_seams=found.seams["open"])
 
 
 def _append(rows: list[Prediction], path: Path) -> None:

@@ -151,6 +151,7 @@ class SyntheticOptions:
     dev: int = 0
     test: int = 0
     seed: int = 0
+    lead: float = 0.0        # s of silence before each utterance at most, drawn for each
     workers: int = 1         # processes; changes nothing but the time
 
     def __post_init__(self):
@@ -158,6 +159,8 @@ class SyntheticOptions:
         for name in ("train", "dev", "test", "seed"):
             if getattr(self, name) < 0:
                 raise BadInput(name, getattr(self, name), "a number from 0 up")
+        if not 0 <= self.lead <= 30:
+            raise BadInput("lead", self.lead, "from 0 to 30 seconds")
         if self.workers < 1:
             raise BadInput("workers", self.workers, "a number from 1 up")
 
@@ -170,6 +173,7 @@ class Job:
     number: int
     channel: str
     seed: int
+    lead: float = 0.0
 
 
 def make(job: Job) -> Utterance:
@@ -181,6 +185,9 @@ def make(job: Job) -> Utterance:
     wave, rate = say(text, f"{job.language}+{voice.variant}", voice.rate, voice.pitch)
     samples = resample(from_pcm(wave), rate, SAMPLING_RATE)
     samples = samples * np.float32(10 ** (generator.uniform(-30, -20) / 20) / (np.sqrt(np.mean(samples**2)) + 1e-9))
+    if job.lead:
+        waited = np.zeros(int(generator.uniform(0, job.lead) * SAMPLING_RATE), np.float32)
+        samples = np.concatenate([waited, samples])
     channel, chain = CHANNELS[job.channel], (f"espeak@1:{voice.variant}/{voice.rate}/{voice.pitch}",)
     if channel:
         samples, chain = phone(samples, generator, channel), (*chain, channel.step)
@@ -199,7 +206,7 @@ def utterances(language: str, options: Mapping[str, Any] | SyntheticOptions) -> 
         options = from_mapping(SyntheticOptions, options, "options")
     one_of("language", language, GRAMMAR)
     _synthesiser()
-    jobs = [Job(language, split, number, options.channel, options.seed)
+    jobs = [Job(language, split, number, options.channel, options.seed, options.lead)
             for split in ("train", "dev", "test") for number in range(getattr(options, split))]
     if options.workers == 1:
         return [make(job) for job in jobs]

@@ -79,10 +79,10 @@ def result_table(story: Story) -> str:
     if story.evaluated is None:
         return "**Not evaluated.** No run of the stage `evaluate` was finished for this model."
     after, before = story.evaluated.metrics, story.baseline.metrics if story.baseline else {}
-    rows = []
+    rows, rate = [], story.evaluated.rate
     for spec in story.lab.sets:
-        metric = "words_per_minute" if spec.role == "nonspeech" else "wer"
-        name, change = f"{spec.name}.{metric}", after.get(f"{spec.name}.wer_change")
+        metric = "words_per_minute" if spec.role == "nonspeech" else rate
+        name, change = f"{spec.name}.{metric}", after.get(f"{spec.name}.{rate}_change")
         if name in after:
             rows.append({"test set": spec.name, "role": spec.role, "metric": metric.replace("_", " "), "n": after[name]["n"],
                          "untouched": _cell(before.get(name)), "fine-tuned": _cell(after[name]),
@@ -151,7 +151,7 @@ def card_body(story: Story) -> str:
         parts.append(f"> **Private.** {private} can't be shown: this card holds counts and rates of it, and not a word that was said.")
     if synthetic:
         parts.append(f"> **Synthetic.** {', '.join(synthetic)} hold no speech by people; figures on them say nothing about real calls.")
-    parts += [markdown_table(_facts(story)), "## Results", "WER is corpus WER; intervals are 95 %, from drawing speakers or "
+    parts += [markdown_table(_facts(story)), "## Results", "WER and CER are those of the whole corpus; intervals are 95 %, from drawing speakers or "
               "recordings anew; the difference is paired.", result_table(story), "## Audit", audit_text(story)]
     parts += ["## Warnings from the runs", "\n".join(f"- {w}" for w in dict.fromkeys(warnings)) or "None."]
     parts += ["## Limits", "Do not use a transcript of this model as the only source for a name, a number or a decision: have a second "
@@ -162,15 +162,16 @@ def card_body(story: Story) -> str:
 # %% ../../nbs/7_publishing/card.ipynb #metadata-02
 def _results(story: Story) -> list[Any]:
     from huggingface_hub import EvalResult
-    metrics = story.evaluated.metrics if story.evaluated else {}
-    found = [(spec, metrics[f"{spec.name}.wer"]) for spec in story.lab.sets
-             if metrics.get(f"{spec.name}.wer", {}).get("value") is not None]
+    metrics, rate = (story.evaluated.metrics, story.evaluated.rate) if story.evaluated else ({}, "wer")
+    found = [(spec, metrics[f"{spec.name}.{rate}"]) for spec in story.lab.sets
+             if metrics.get(f"{spec.name}.{rate}", {}).get("value") is not None]
     return [EvalResult(
         task_type="automatic-speech-recognition", task_name="speech recognition", dataset_type=spec.options.get("id", spec.source),
         dataset_name=spec.name, dataset_revision=story.prepared.inputs.get(f"{spec.name}.revision") if story.prepared else None,
-        metric_type="wer", metric_name="corpus WER in %, 95 % interval in metric_args", metric_value=round(100 * wer["value"], 2),
-        metric_args={k: round(100 * wer[k], 2) for k in ("low", "high") if wer[k] is not None} | {"n": wer["n"]})
-        for spec, wer in found]
+        metric_type=rate, metric_name=f"corpus {rate.upper()} in %, 95 % interval in metric_args",
+        metric_value=round(100 * metric["value"], 2),
+        metric_args={k: round(100 * metric[k], 2) for k in ("low", "high") if metric[k] is not None} | {"n": metric["n"]})
+        for spec, metric in found]
 
 
 def card_of(run: str | Path) -> str:

@@ -16,7 +16,7 @@ from ..checks import BadInput
 from ..evaluation.alignments import table_html
 from ..evaluation.decoding import Prediction, write_predictions
 from ..evaluation.scoring import tokens
-from ..models.family import Decoding
+from ..models.family import Decoding, engine
 from .experiment import Experiment, ModelSpec
 from .privacy import OPEN, Veil, withheld
 from .record import RunInProgress, read_result
@@ -63,7 +63,8 @@ def _listening(lab: Experiment, spec: ModelSpec, prepared: str, decoding: Decodi
         except BadInput as error:
             run.warn(f"{spec.name} is no witness on {made.name}: {run.veil.error(error)}")
     write_predictions([row for rows in found.values() for row in rows], run.place(path))   # without sets it gave up halfway
-    run.input("decoding", vars(decoding))
+    run.input(f"{spec.name}.decoding", vars(decoding))
+    run.input(f"{spec.name}.engine", engine(family))
     run.artifact(path)
     return System(spec.name, spec.name, spec.family, False, found)
 

@@ -21,7 +21,7 @@ from ..evaluation.power import power_of_baseline, power_of_difference
 from ..evaluation.scoring import unit_of
 from ..evaluation.significance import Interval, block_warning, blocks_of, holm
 from ..evaluation.slices import EDGES, UNITS, SliceRow, banded, slice_table, slices_of
-from ..evaluation.summary import change, paired, scored, verdict
+from ..evaluation.summary import change, headline, paired, scored, verdict
 from ..preprocessing.text import Normaliser
 from .figures import markdown_table, percent
 from .privacy import OPEN, Veil, withheld
@@ -38,7 +38,7 @@ def _many(count: int, word: str, end: str = "s") -> str:
 
 def rate_name(normalise: Normaliser) -> str:
     "What the primary rate under this normaliser is called."
-    return "CER" if unit_of(normalise) == "character" else "WER"
+    return headline(normalise).upper()
 
 
 def rates_of(predictions: Sequence[Prediction], normalise: Normaliser) -> list[float]:
@@ -250,7 +250,7 @@ def condition_finding(first: Sequence[Prediction], second: Sequence[Prediction],
     difference = change(as_set(first, ""), as_set(second, ""), normalise)
     word = {"worse": "more", "better": "fewer"}.get(verdict(difference), "")
     said = f"{word} errors, for certain" if word else "no difference is shown"
-    return f"{names[1]} against {names[0]}, the same utterances: WER {shown(difference, sign=True)}, {said}."
+    return f"{names[1]} against {names[0]}, the same utterances: {rate_name(normalise)} {shown(difference, sign=True)}, {said}."
 
 # %% ../../nbs/6_runs/breakdown.ipynb #conditions-02
 Sliced = dict[str, tuple[list[SliceRow], tuple[str, str]]]   # set -> its slices, what they are held against and it
@@ -335,12 +335,14 @@ def compared_findings(rows: Sequence[SliceRow], normalise: Normaliser) -> list[s
     return [f"{row.slice}: {row.value} {said[row.verdict]}, {rate_name(normalise)} {shown(row.difference, sign=True)}." for row in rows]
 
 
-def keep_compared(rows: Sequence[SliceRow], systems: Mapping[str, Mapping[str, Sequence[Prediction]]], run: RunInProgress) -> None:
+def keep_compared(
+    rows: Sequence[SliceRow], systems: Mapping[str, Mapping[str, Sequence[Prediction]]], normalise: Normaliser, run: RunInProgress,
+) -> None:
     "Keep the differences as metrics, and warn where an interval is too narrow."
     names = list(systems)
     for row in rows:
         number = f"_{names.index(row.value)}" if len(names) > 2 else ""
-        run.metric(f"{row.slice}.wer_change{number}", row.difference)
+        run.metric(f"{row.slice}.{headline(normalise)}_change{number}", row.difference)
     for name in dict.fromkeys(row.slice for row in rows):
         if doubt := block_warning(*blocks_of(systems[names[0]][name])):
             run.warn(f"{name}: {doubt}")

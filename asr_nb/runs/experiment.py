@@ -22,6 +22,7 @@ import asr_nb
 from ..checks import BadInput, from_mapping, one_of, write_atomic
 from ..models.family import place_of
 from ..preprocessing.steps import steps_from
+from ..preprocessing.text import for_language, normaliser
 from .privacy import PRIVATE, private_folder
 from ..training.recipes import RECIPES, Recipe, recipe
 
@@ -65,6 +66,7 @@ class CorpusSpec:
     privacy: str = "public"                                 # one of PRIVACY
     options: dict[str, Any] = field(default_factory=dict)   # what the source takes
     process: tuple[dict[str, Any], ...] = ()                # steps, in order, as `preprocessing.steps` reads them
+    long: bool = False                                      # recordings of any length, each heard in pieces
 
     def __post_init__(self):
         plain_name(self.name, SET_NAME)
@@ -126,6 +128,8 @@ class Experiment:
             raise BadInput("models", [], "at least one model is needed")
         if self.corpus.role != "target":
             raise BadInput("corpus.role", self.corpus.role, "the corpus that is trained on is the target")
+        if self.corpus.long and self.recipes:
+            raise BadInput("corpus.long", True, "false where recipes train on it: nobody learns from whole calls; make them one of the tests")
         for where, items in ("tests", self.sets), ("models", self.models + self.witnesses), ("recipes", self.recipes):
             names = [item.name for item in items]
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -284,6 +288,15 @@ def _listed(data: Mapping[str, Any], key: str) -> list:
     return value
 
 
+def _normaliser(name: Any, language: str) -> str:
+    "The name of a normaliser; that of the corpus's language for `auto`. Raises BadInput."
+    if name != "auto":
+        return normaliser(name).name
+    if not language:
+        raise BadInput("normaliser", name, "the corpus must say its `language`, or the normaliser be named")
+    return for_language(language).name
+
+
 def experiment_from(data: Any, base: Path) -> Experiment:
     "The experiment in a parsed YAML file; `base` is what its paths are relative to. Raises BadInput."
     one = "experiment"
@@ -297,6 +310,7 @@ def experiment_from(data: Any, base: Path) -> Experiment:
     )
     if "corpus" in data:
         parts["tests"] = with_quiet(parts["tests"], parts["corpus"])
+        parts["normaliser"] = _normaliser(data.get("normaliser", "basic"), parts["corpus"].language)
     for key in "models", "witnesses":
         parts[key] = tuple(_model(m, f"{key}[{n}]", base) for n, m in enumerate(_listed(data, key)))
     parts["recipes"] = tuple(_recipe(r, f"recipes[{n}]") for n, r in enumerate(_listed(data, "recipes")))

@@ -88,6 +88,7 @@ def _looks(count: int) -> Any:
 def error_distribution(
     systems: Mapping[str, Sequence[float]],   # the error rate of each utterance, as fractions
     title: str = "How many utterances stay below an error rate",
+    rate: str = "WER",
 ) -> Any:
     "The share of utterances up to each error rate, a curve for each system; how many are beyond 100 % stands in the legend."
     import matplotlib.pyplot as plt
@@ -98,7 +99,7 @@ def error_distribution(
         beyond = sum(rate > 100 for rate in found)
         label = f"{name} (n {len(found)}{f', {beyond} above 100 %' if beyond else ''})"
         axis.step([0, *found, 1e6], [0, *shares, 100], line, where="post", color=colour, lw=1.8, label=label)
-    axis.set(xlim=(-1, 101), ylim=(0, 102), xlabel="WER of the utterance (%)", ylabel="utterances up to it (%)", title=title)
+    axis.set(xlim=(-1, 101), ylim=(0, 102), xlabel=f"{rate} of the utterance (%)", ylabel="utterances up to it (%)", title=title)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -108,6 +109,7 @@ def before_after_scatter(
     after: Sequence[float],             # likewise, in the same order
     names: tuple[str, str] = ("before", "after"),
     title: str = "Each utterance, before and after",
+    rate: str = "WER",
 ) -> Any:
     "The error rate of each utterance in two systems; what is above 100 % is drawn at the edge."
     import matplotlib.pyplot as plt
@@ -122,7 +124,7 @@ def before_after_scatter(
                          label=f"{name} ({sum(found.values())})")
     axis.axline((0, 0), slope=1, color=GREY, lw=0.8, ls="--")
     ticks = {"ticks": range(0, 101, 20), "labels": ["0", "20", "40", "60", "80", "100+"]}
-    axis.set(xlim=(0, 100), ylim=(0, 100), xlabel=f"WER {names[0]} (%)", ylabel=f"WER {names[1]} (%)", title=title, aspect="equal")
+    axis.set(xlim=(0, 100), ylim=(0, 100), xlabel=f"{rate} {names[0]} (%)", ylabel=f"{rate} {names[1]} (%)", title=title, aspect="equal")
     axis.set_xticks(**ticks)
     axis.set_yticks(**ticks)
     for handle in axis.legend(loc="upper left", bbox_to_anchor=(1.03, 1)).legend_handles:
@@ -153,12 +155,12 @@ def _draw_intervals(axis: Any, groups: Groups, upright: bool) -> None:
         axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def slice_chart(groups: Groups, title: str, unit: str = "WER (%)") -> Any:
+def slice_chart(groups: Groups, title: str, rate: str = "WER") -> Any:
     "The groups of a test set below each other, the first on top, each system with its own mark."
     import matplotlib.pyplot as plt
     figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.3 * max(2, len(groups))))
     _draw_intervals(axis, groups, upright=False)
-    axis.set(yticks=range(len(groups)), yticklabels=[label for label, _ in groups], xlabel=unit, title=title)
+    axis.set(yticks=range(len(groups)), yticklabels=[label for label, _ in groups], xlabel=f"{rate} (%)", title=title)
     axis.set_ylim(len(groups) - 0.5, -0.5)
     axis.set_xlim(left=0)
     return figure
@@ -166,16 +168,17 @@ def slice_chart(groups: Groups, title: str, unit: str = "WER (%)") -> Any:
 # %% ../../nbs/6_runs/figures.ipynb #duration-02
 def wer_by_duration(
     bands: Groups,   # from short to long
-    title: str = "WER by duration, with 95 % intervals",
+    title: str = "By duration, with 95 % intervals",
+    rate: str = "WER",
 ) -> Any:
-    "WER of each band of durations, for each system; None if there are no bands."
+    "The rate of each band of durations, for each system; None if there are no bands."
     import matplotlib.pyplot as plt
     if not bands:
         return None
     figure, axis = plt.subplots(figsize=(7.5, 2.8))
     _draw_intervals(axis, bands, upright=True)
     axis.set(xticks=range(len(bands)), xticklabels=[label for label, _ in bands], xlabel="duration of the utterance",
-             ylabel="WER (%)", title=title)
+             ylabel=f"{rate} (%)", title=title)
     axis.set_xlim(-0.5, max(1, len(bands)) - 0.5)
     axis.set_ylim(bottom=0)
     return figure
@@ -183,9 +186,10 @@ def wer_by_duration(
 # %% ../../nbs/6_runs/figures.ipynb #size-02
 def size_chart(
     models: Sequence[tuple[str, float, Interval]],   # name, parameters, WER
-    title: str = "Size against WER, with 95 % intervals",
+    title: str = "Size against the error rate, with 95 % intervals",
+    rate: str = "WER",
 ) -> Any:
-    "WER over the number of parameters (logarithmic); models of unknown size, 0, are left out."
+    "The rate over the number of parameters (logarithmic); models of unknown size, 0, are left out."
     import matplotlib.pyplot as plt
     figure, axis = plt.subplots(figsize=(6.5, 3.2))
     for name, parameters, interval in models:
@@ -196,7 +200,7 @@ def size_chart(
             axis.plot([millions, millions], [100 * interval.low, 100 * interval.high], color=BLUE, lw=1.6, solid_capstyle="butt")
         axis.plot(millions, value, "o", color=BLUE, ms=5)
         axis.annotate(name, (millions, value), (6, 3), textcoords="offset points", fontsize=8)
-    axis.set(xscale="log", xlabel="parameters (millions)", ylabel="WER (%)", title=title)
+    axis.set(xscale="log", xlabel="parameters (millions)", ylabel=f"{rate} (%)", title=title)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_ylim(bottom=0)
     axis.margins(x=0.15)

@@ -170,6 +170,11 @@ class Lab:
         last = {run.identity: run for run in sorted(self.runs, key=lambda run: run.ended)}
         return [run for run in self.runs if last[run.identity] is run]
 
+    @property
+    def rate(self) -> str:
+        "The rate that its runs compare: wer or cer."
+        return next((run.record.rate for run in self.runs if run.record and "rate" in run.record.inputs), "wer")
+
     def of(self, stage: str) -> list[Seen]:
         "The newest runs of one stage."
         return [run for run in self.newest if run.stage == stage]
@@ -274,14 +279,15 @@ def _row(lab: Lab, system: System, before: Seen | None) -> str:
         what = html.escape(system.run.status) if system.run.status != "finished" else "trained, NOT EVALUATED"
         return f'<tr>{who}<td colspan="20" class="worse"><b>{what}</b></td></tr>'
     target, run = next(iter(lab.roles)), system.run
-    cells = [f"<td>{_text(run.metric(f'{target}.wer'))}</td>", _change(run.metric(f"{target}.wer_change"))]
+    rate = lab.rate
+    cells = [f"<td>{_text(run.metric(f'{target}.{rate}'))}</td>", _change(run.metric(f"{target}.{rate}_change"))]
     for other, role in list(lab.roles.items())[1:]:
         if role == "nonspeech":
-            rate = f"{other}.words_per_minute"
-            cells.append(_rate(run.metric(rate), before.metric(rate) if before and system.recipe else None))
+            words = f"{other}.words_per_minute"
+            cells.append(_rate(run.metric(words), before.metric(words) if before and system.recipe else None))
         else:
-            change, wer = (run.metric(f"{other}.{name}") for name in ("wer_change", "wer"))
-            cells.append(_change(change) if system.recipe else f"<td>{_text(wer)}</td>")
+            change, value = (run.metric(f"{other}.{name}") for name in (f"{rate}_change", rate))
+            cells.append(_change(change) if system.recipe else f"<td>{_text(value)}</td>")
     cells.append(f"<td>{_text(_audited(lab, system, target))}</td>")
     told = _training(lab, system)
     cells.append(f"<td class='verdict{' worse' if told.startswith('FAILED') else ''}'>{html.escape(told)}</td>")
@@ -293,9 +299,10 @@ def summary_html(lab: Lab) -> str:
     if not lab.roles:
         return "<p>There is no experiment.yaml, so the roles of its sets are not known.</p>"
     target, *others = lab.roles
-    heads = ["model", "recipe", f"{target}: WER", f"{target}: difference"]
+    name_of_rate = lab.rate.upper()
+    heads = ["model", "recipe", f"{target}: {name_of_rate}", f"{target}: difference"]
     heads += [f"{name}: words a minute where nobody speaks" if lab.roles[name] == "nonspeech"
-              else f"{name}: WER, then difference" for name in others]
+              else f"{name}: {name_of_rate}, then difference" for name in others]
     heads += ["unsupported spans", "what the training's curves say"]
     before = {run.parameters["model"]: run for run in lab.of("baseline")}
     rows = [_row(lab, system, before.get(system.model)) for system in systems(lab)]
@@ -304,7 +311,7 @@ def summary_html(lab: Lab) -> str:
 
 # %% ../../nbs/6_runs/labbook.ipynb #figure-02
 def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> str:
-    "WERs (fractions) with their intervals, one a line; an empty text if there is nothing to draw."
+    "Rates (fractions) with their intervals, one a line; an empty text if there is nothing to draw."
     rows = [(label, metric) for label, metric in rows if metric and metric["value"] is not None]
     if not rows:
         return ""
@@ -334,18 +341,18 @@ def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> s
 
 def _figure(lab: Lab) -> str:
     target = next(iter(lab.roles), "")
-    rows = [(f"{s.model} {s.recipe or 'as it was'}", s.run.metric(f"{target}.wer")) for s in systems(lab)]
-    return interval_svg(rows, f"{target}: WER in per cent with 95 % intervals")
+    rows = [(f"{s.model} {s.recipe or 'as it was'}", s.run.metric(f"{target}.{lab.rate}")) for s in systems(lab)]
+    return interval_svg(rows, f"{target}: {lab.rate.upper()} in per cent with 95 % intervals")
 
 # %% ../../nbs/6_runs/labbook.ipynb #text-02
 def worse(lab: Lab, system: System) -> list[str]:
-    "What got worse for certain: a WER's difference above zero, more words where nobody speaks."
+    "What got worse for certain: a rate's difference above zero, more words where nobody speaks."
     before = next((run for run in lab.of("baseline") if run.parameters["model"] == system.model), None)
     found = []
     for name, role in lab.roles.items():
-        change = system.run.metric(f"{name}.wer_change")
+        change = system.run.metric(f"{name}.{lab.rate}_change")
         if change and change["low"] is not None and change["low"] > 0:
-            found.append(f"{name}: WER {_text(change, sign=True)}")
+            found.append(f"{name}: {lab.rate.upper()} {_text(change, sign=True)}")
         rate = f"{name}.words_per_minute"
         words, earlier = system.run.metric(rate), before.metric(rate) if before and system.recipe else None
         if role == "nonspeech" and "WORSE" in _rate(words, earlier):
@@ -354,15 +361,15 @@ def worse(lab: Lab, system: System) -> list[str]:
 
 
 def summary_text(lab: Lab) -> str:
-    "For each system: WER on the target, what got worse, unsupported spans; or that it did not finish."
-    target = next(iter(lab.roles))
-    lines = [_line("system", f"{target}: WER", "difference", "unsupported spans")]
+    "For each system: the rate on the target, what got worse, unsupported spans; or that it did not finish."
+    target, rate = next(iter(lab.roles)), lab.rate
+    lines = [_line("system", f"{target}: {rate.upper()}", "difference", "unsupported spans")]
     for system in systems(lab):
         name, run = f"{system.model}, {system.recipe or 'as it was'}", system.run
         if run.status != "finished" or system.recipe and run.stage == "train":
             lines.append(f"{name}\n  {run.status if run.status != 'finished' else 'NOT EVALUATED'}")
             continue
-        lines.append(_line(name, _text(run.metric(f"{target}.wer")), _text(run.metric(f"{target}.wer_change"), sign=True),
+        lines.append(_line(name, _text(run.metric(f"{target}.{rate}")), _text(run.metric(f"{target}.{rate}_change"), sign=True),
                            _text(_audited(lab, system, target))))
         if system.recipe:
             lines.append(f"  worse: {'; '.join(worse(lab, system)) or 'nothing that these test sets can show'}")

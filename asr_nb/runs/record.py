@@ -55,6 +55,11 @@ class Record:
         if self.schema != SCHEMA:
             raise BadInput("schema", self.schema, f"this version of asr_nb reads {SCHEMA}")
 
+    @property
+    def rate(self) -> str:
+        "The rate that this run compares: wer, or cer of what is counted by the character."
+        return self.inputs.get("rate", "wer")
+
     def to_json(self) -> str:
         "Strict JSON with sorted keys, one key a line. Raises ValueError for NaN and infinity."
         plain = dataclasses.asdict(self)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Found', 'Rates', 'load_model', 'stores', 'keep_ledger', 'corpus_of', 'decode_one', 'decode_all', 'summarise_all',
-           'predictions_of', 'by_set', 'comparable', 'same_method', 'differences', 'elsewhere', 'wer_scorer',
-           'progress_of', 'diagnose', 'record_training', 'baseline_verdict', 'evaluation_verdict']
+           'keep_named', 'count_pieces', 'predictions_of', 'by_set', 'comparable', 'same_method', 'differences',
+           'elsewhere', 'wer_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict',
+           'evaluation_verdict']
 
 # %% ../../nbs/6_runs/stages.ipynb #imports-01
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from ..checks import BadInput, canonical_json, write_atomic
 from ..evaluation.decoding import Prediction, decode_set, read_predictions
 from ..evaluation.scoring import score, scorer_fingerprint
 from ..evaluation.significance import Interval, block_warning, blocks_of
-from ..evaluation.summary import by_language, change, silence_change, summarise, verdict
+from ..evaluation.summary import by_language, change, headline, scored, silence_change, summarise, verdict
 from ..models.family import Decoding, Family, engine, load, load_trained, merge, on_hub
 from ..preprocessing.text import Normaliser
 from ..preprocessing.utterances import Ledger
@@ -116,11 +117,33 @@ def summarise_all(lab: Experiment, found: Found, normalise: Normaliser, run: Run
         doubt = block_warning(*blocks_of(found[name]))
         if doubt and lab.corpus_named(name).role != "nonspeech":
             run.warn(f"{name}: {doubt}")
+        if lab.corpus_named(name).role != "nonspeech":
+            keep_named(name, found[name], normalise, run)
+        count_pieces(name, found[name], run)
     for lack in unmeasured(lab):
         run.warn(lack)
     run.input("normaliser", {"name": normalise.name, "version": normalise.version, "fingerprint": normalise.fingerprint})
     run.input("scorer", scorer_fingerprint(normalise))
+    run.input("rate", headline(normalise))
     return rates
+
+
+def keep_named(name: str, rows: Sequence[Prediction], normalise: Normaliser, run: RunInProgress) -> None:
+    "Keep the same errors under every other convention that people publish, each under its own name."
+    for metric, value in scored(rows, normalise).named().items():
+        if f"{name}.{metric}" not in run.metrics and value is not None:
+            run.metric(f"{name}.{metric}", value, n=len(rows), unit="fraction")
+
+
+def count_pieces(name: str, rows: Sequence[Prediction], run: RunInProgress) -> None:
+    "Of a set that was heard in pieces: how many there were, and a warning about seams that stayed open."
+    pieces, seams = sum(row.pieces for row in rows), sum(row.open_seams for row in rows)
+    if pieces == len(rows):
+        return
+    run.metric(f"{name}.pieces", pieces, n=len(rows), unit="pieces")
+    run.metric(f"{name}.open_seams", seams, n=pieces, unit="seams")
+    if seams:
+        run.warn(f"{name}: at {seams} of {pieces - len(rows)} seams two pieces have no word in common: some may stand twice there, or be lost")
 
 
 def predictions_of(folder: str | Path) -> Found:
@@ -163,7 +186,7 @@ def same_method(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
 
 
 def differences(before: Found, after: Found, normalise: Normaliser, run: RunInProgress) -> dict[str, Interval]:
-    "The paired difference of WER in every set with speech that both runs heard; kept as metrics. Raises BadInput if there is none."
+    "The paired difference of the headline rate in every set with speech that both runs heard; kept as metrics. Raises BadInput if there is none."
     speech = [name for name, rows in before.items() if name in after and any(row.reference for row in rows)]
     if not speech:
         raise BadInput("test sets", sorted(after), f"at least one in common with {sorted(before)}")
@@ -173,7 +196,7 @@ def differences(before: Found, after: Found, normalise: Normaliser, run: RunInPr
         if doubt and f"{name}: {doubt}" not in run.warnings:
             run.warn(f"{name}: {doubt}")
     for name, interval in found.items():
-        run.metric(f"{name}.wer_change", interval)
+        run.metric(f"{name}.{headline(normalise)}_change", interval)
     elsewhere(before, after, normalise, run)
     return found
 
@@ -184,7 +207,7 @@ def elsewhere(before: Found, after: Found, normalise: Normaliser, run: RunInProg
              if name in after and not any(row.reference for row in rows)}
     for name, rows in before.items():
         now = by_language(after.get(name, []))
-        found |= {f"{name}.wer_change_{language}": change(part, now[language], normalise)
+        found |= {f"{name}.{headline(normalise)}_change_{language}": change(part, now[language], normalise)
                   for language, part in by_language(rows).items() if language in now and any(row.reference for row in part)}
     for metric, interval in found.items():
         run.metric(metric, interval)
@@ -250,14 +273,15 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
     run.artifact("metrics.jsonl")
 
 # %% ../../nbs/6_runs/stages.ipynb #diagnosis-03
-def baseline_verdict(model: str, rates: Rates) -> str:
+# rate: the headline, wer or cer
+def baseline_verdict(model: str, rates: Rates, rate: str = "wer") -> str:
     "The untouched model in a sentence."
-    parts = [f"{name}: WER {metrics['wer']}" for name, metrics in rates.items() if "wer" in metrics]
+    parts = [f"{name}: {rate.upper()} {metrics[rate]}" for name, metrics in rates.items() if rate in metrics]
     quiet = [f"{name}: text in {metrics['clips_with_text']} of the clips" for name, metrics in rates.items()
              if "clips_with_text" in metrics]
     return f"{model} untouched. " + "; ".join(parts + quiet) + "."
 
 
-def evaluation_verdict(found: Mapping[str, Interval]) -> str:
+def evaluation_verdict(found: Mapping[str, Interval], rate: str = "wer") -> str:
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
-    return " ".join(f"{name}: {verdict(interval)}, WER {shown(interval, sign=True)}." for name, interval in found.items())
+    return " ".join(f"{name}: {verdict(interval)}, {rate.upper()} {shown(interval, sign=True)}." for name, interval in found.items())

@@ -1,0 +1,24 @@
+"""Execute a notebook of nbs/lab that belongs to no experiment, into papermill_runs/lab: `python tools/lab.py longform sentences=60`."""
+
+import sys
+from pathlib import Path
+
+from asr_nb.cli import parse_parameters
+from asr_nb.runs.experiment import lab_folder
+from asr_nb.runs.notebook import execute
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(stage: str, *parameters: str) -> int:
+    """The exit code: 0 only if the run finished. Parameters set by hand stand in the folder's name."""
+    given = parse_parameters(list(parameters))
+    name = "-".join([stage, *(f"{key}-{value}" for key, value in given.items())])
+    spec = {"experiment": "lab", "run": name, "stage": stage, "parameters": given, "upstream": []}
+    ending = execute(lab_folder() / f"{stage}.ipynb", ROOT / "papermill_runs" / "lab" / name, spec)
+    print(f"{ending.status} {name} ({ending.seconds:.0f} s) {ending.reason}")
+    return ending.status != "finished"
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
