@@ -17,6 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 ASR_NB = str(Path(sys.executable).parent / "asr-nb")
 
 
+BEGUN_FIRST = ("test_readme.py", "test_whole.py", "test_hub_run.py", "test_privacy.py")   # minutes each: a late one would run alone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first; the order within a file stays."""
+    items.sort(key=lambda item: BEGUN_FIRST.index(item.path.name) if item.path.name in BEGUN_FIRST else len(BEGUN_FIRST))
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command answered."""

@@ -1,11 +1,13 @@
 """Execute a notebook of nbs/lab that belongs to no experiment, into papermill_runs/lab: `python tools/lab.py longform sentences=60`."""
 
+import shutil
 import sys
 from pathlib import Path
 
 from asr_nb.cli import parse_parameters
 from asr_nb.runs.experiment import lab_folder
 from asr_nb.runs.notebook import execute
+from asr_nb.runs.record import read_result
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,7 +17,10 @@ def main(stage: str, *parameters: str) -> int:
     given = parse_parameters(list(parameters))
     name = "-".join([stage, *(f"{key}-{value}" for key, value in given.items())])
     spec = {"experiment": "lab", "run": name, "stage": stage, "parameters": given, "upstream": []}
-    ending = execute(lab_folder() / f"{stage}.ipynb", ROOT / "papermill_runs" / "lab" / name, spec)
+    folder = ROOT / "papermill_runs" / "lab" / name
+    if read_result(folder):   # it ended before: begun anew; one that was killed goes on
+        shutil.rmtree(folder)
+    ending = execute(lab_folder() / f"{stage}.ipynb", folder, spec)
     print(f"{ending.status} {name} ({ending.seconds:.0f} s) {ending.reason}")
     return ending.status != "finished"
 

@@ -39,7 +39,7 @@ STEPS = {
     "README equals index": lambda: call(sys.executable, "tools/readme.py", "--check"),
     "style": lambda: call(str(BIN / "ruff"), "check", "-q", "."),
     "tests in notebooks": lambda: call(str(BIN / "nbdev-test"), "--n-workers", "2"),
-    "pytest": lambda: call(sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"),
+    "pytest": lambda: call(sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
 }
 
 

@@ -75,7 +75,8 @@ def _unplaced(spec: CorpusSpec) -> dict[str, Any]:
     "A corpus without the place it lies in, which differs between machines."
     path = spec.options.get("path")
     options = {**spec.options, **({"path": Path(path).name} if isinstance(path, str) else {})}
-    return {**vars(spec), "options": options}
+    plain = CorpusSpec(spec.name, spec.source)   # what is not set is left out: a field that is added to sets changes no mark
+    return {key: value for key, value in {**vars(spec), "options": options}.items() if value != getattr(plain, key)}
 
 
 def own(root: Path, experiment: Experiment) -> None:

@@ -30,8 +30,9 @@ def environment_rows() -> list[dict[str, str]]:
     "What a reader needs to run it again: versions, device, threads, commit."
     found = environment()
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    threads = f", {found['threads']} thread(s)" if found["threads"] else ""
     return [{"where": "python", "what": f"{found['python']} on {found['system']}"}, {"where": "packages", "what": versions},
-            {"where": "device", "what": ", ".join(found["gpu"]) or f"CPU, {found['threads']} thread(s)"},
+            {"where": "device", "what": ", ".join(found["gpu"]) or f"CPU{threads}"},
             {"where": "commit", "what": commit_text(found["commit"])}]
 
 

@@ -27,8 +27,6 @@ from .prepared import PreparedSet
 from .record import RunInProgress
 from .stages import corpus_of, decode_one, load_model, progress_of
 from ..training.recipes import Recipe, with_overrides
-from ..training.trainer import train
-from ..training.watch import NotFinite, dev_loss
 
 # %% ../../nbs/6_runs/sweep.ipynb #dev-02
 DEV = "dev.jsonl"
@@ -88,6 +86,9 @@ def probe(
     report: Callable[[dict], None] = lambda row: None,
 ) -> Probe:
     "The losses before and after a few steps. Raises what `train` does."
+    from asr_nb.training.trainer import train   # here: it brings torch along
+    from asr_nb.training.watch import dev_loss
+
     short = replace(with_overrides(recipe, steps), patience=0, evaluations=0)
     taken = spread(examples, max(1, steps * short.batch_size // PASSES))
     asked, size = spread(taken, len(dev)), short.micro_batch or short.batch_size
@@ -104,6 +105,8 @@ def probe(
 # %% ../../nbs/6_runs/sweep.ipynb #all-02
 def probe_all(lab: Experiment, prepared: str | Path, run: RunInProgress) -> dict[tuple[str, str], Probe]:
     "The probes that the experiment asks for, by model and recipe; kept in the record."
+    from asr_nb.training.watch import NotFinite
+
     found: dict[tuple[str, str], Probe] = {}
     made = corpus_of(lab, prepared)
     pairs = [(model, recipe) for model in lab.models for recipe in lab.recipes
