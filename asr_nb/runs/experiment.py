@@ -186,7 +186,7 @@ def quiet_set(name: str, language: str) -> CorpusSpec:
 def unmeasured(experiment: Experiment) -> list[str]:
     "What the experiment's sets can't show, or only by a set that was added; a sentence each."
     roles, said = {spec.role for spec in experiment.sets}, []
-    if "source" not in roles:
+    if "source" not in roles and experiment.recipes:
         said.append("no set of the role `source` is named: what is forgotten of other speech is not measured")
     if "nonspeech" not in roles:
         said.append("no set of the role `nonspeech` is named: what is written where nobody speaks is not measured")
