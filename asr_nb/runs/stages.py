@@ -142,12 +142,13 @@ def keep_named(name: str, rows: Sequence[Prediction], normalise: Normaliser, run
 def count_pieces(name: str, rows: Sequence[Prediction], run: RunInProgress) -> None:
     "Of a set that was heard in pieces: how many there were, and a warning about seams that stayed open."
     pieces, seams = sum(row.pieces for row in rows), sum(row.open_seams for row in rows)
-    if pieces == len(rows):
+    if all(row.pieces == 1 for row in rows):
         return
     run.metric(f"{name}.pieces", pieces, n=len(rows), unit="pieces")
     run.metric(f"{name}.open_seams", seams, n=pieces, unit="seams")
     if seams:
-        run.warn(f"{name}: at {seams} of {pieces - len(rows)} seams two pieces have no word in common: some may stand twice there, or be lost")
+        run.warn(f"{name}: at {seams} of {pieces - len(rows)} seams two pieces "
+                 "have no word in common: some may stand twice there, or be lost")
 
 
 def predictions_of(folder: str | Path) -> Found:
@@ -277,8 +278,11 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
     run.artifact("metrics.jsonl")
 
 # %% ../../nbs/6_runs/stages.ipynb #diagnosis-03
-# rate: the headline, wer or cer
-def baseline_verdict(model: str, rates: Rates, rate: str = "wer") -> str:
+def baseline_verdict(
+    model: str,
+    rates: Rates,
+    rate: str = "wer",   # the headline: wer or cer
+) -> str:
     "The untouched model in a sentence."
     parts = [f"{name}: {rate.upper()} {metrics[rate]}" for name, metrics in rates.items() if rate in metrics]
     quiet = [f"{name}: text in {metrics['clips_with_text']} of the clips" for name, metrics in rates.items()
@@ -286,6 +290,9 @@ def baseline_verdict(model: str, rates: Rates, rate: str = "wer") -> str:
     return f"{model} untouched. " + "; ".join(parts + quiet) + "."
 
 
-def evaluation_verdict(found: Mapping[str, Interval], rate: str = "wer") -> str:
+def evaluation_verdict(
+    found: Mapping[str, Interval],
+    rate: str = "wer",   # as above
+) -> str:
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
     return " ".join(f"{name}: {verdict(interval)}, {rate.upper()} {shown(interval, sign=True)}." for name, interval in found.items())
