@@ -109,7 +109,7 @@ def _size(base: Base, others: Sequence[Base], target: float) -> Finding:
     value, there = best.rate.value, base.rate.value
     fewer = 1 - value / there if there else 0.0
     errors = f"{_percent(abs(fewer), 0)} {'fewer' if fewer >= 0 else 'more'} errors"
-    told = (f"{best.name} ({best.parameters / 1e6:,.0f} million parameters) has {_percent(value)} "
+    told = (f"{best.name} ({best.parameters / 1e6:,.1f} million parameters) has {_percent(value)} "
             f"untouched, {errors} (asked of a larger base: {_percent(WORTH, 0)} fewer, and a "
             f"rate up to {_percent(goal)})")
     taken = there > target and fewer >= WORTH and value <= goal
