@@ -1,4 +1,4 @@
-"""Whole calls: a set of recordings beyond the window is heard in pieces, by `run` as by any other caller."""
+"""Sets that are not short clips of one language: whole calls, heard in pieces, and two languages in one set."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,20 @@ question: What is heard in whole calls?
 corpus: {name: short, source: synthetic, language: en, options: {test: 24}}
 tests:
   - {name: whole, source: folder, language: en, LONG options: {path: calls, columns: {audio: file, text: text, speaker: who}, splits: {test: manifest.jsonl}}}
+  - {name: both, source: folder, role: source, options: {path: both, columns: {audio: file, text: text, speaker: who, language: lang}, splits: {test: manifest.jsonl}}}
 models: [micro]
 normaliser: basic
 """
+
+
+def both(folder: Path) -> None:
+    """Twelve English and twelve Danish sentences in one set."""
+    folder.mkdir()
+    lines = []
+    for row in (*utterances("en", {"test": 12}), *utterances("da", {"test": 12})):
+        (folder / f"{row.id}.flac").write_bytes(row.audio)
+        lines.append(json.dumps({"file": f"{row.id}.flac", "who": row.speaker, "text": row.text, "lang": row.language}))
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
 
 
 def calls(folder: Path) -> None:
@@ -36,6 +47,7 @@ def calls(folder: Path) -> None:
 
 def test_whole_calls_are_heard_in_pieces_and_with_beams(tmp_path: Path) -> None:
     calls(tmp_path / "calls")
+    both(tmp_path / "both")
     (tmp_path / "calls.yaml").write_text(EXPERIMENT.replace("LONG", "long: true,"))
     said = command("run", "calls.yaml", "--stage", "baseline", "-p", "beams=2", "--out", "runs", cwd=tmp_path)
     assert said.code == 0, said.err
@@ -49,10 +61,13 @@ def test_whole_calls_are_heard_in_pieces_and_with_beams(tmp_path: Path) -> None:
     assert not [one for one, other in zip(texts, texts[1:]) if one == other], "a word is doubled"
     rates = [score([row.reference for row in some], [row.hypothesis for row in some], normaliser("basic")).wer for some in (whole, short)]
     assert rates[0] <= rates[1] + 0.05, rates   # 24 sentences: a word is half a point
+    apart = {language: record["metrics"][f"both.wer_{language}"]["value"] for language in ("en", "da")}
+    assert apart["en"] < record["metrics"]["both.wer"]["value"] < apart["da"], "each language has its own rate"
 
 
 def test_without_being_told_a_call_is_too_long(tmp_path: Path) -> None:
     calls(tmp_path / "calls")
+    both(tmp_path / "both")
     (tmp_path / "calls.yaml").write_text(EXPERIMENT.replace("LONG", ""))
     said = command("run", "calls.yaml", "--stage", "baseline", "--out", "runs", cwd=tmp_path)
     assert said.code == 2 and "too_long" in said.err, said.err

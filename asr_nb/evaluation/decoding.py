@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +44,10 @@ class Prediction:
 def predict(
     utterance: Utterance, hypothesis: Hypothesis, test_set: str
 ) -> Prediction:
-    "Put together what was said and what was heard."
+    "Put together what was said and what was heard. Raises BadInput for a probability that is no number."
+    if not all(map(math.isfinite, hypothesis.log_probabilities)):
+        allowed = "finite log-probabilities: broken weights, or an overflow in float16?"
+        raise BadInput("utterance", utterance.id, allowed)
     return Prediction(
         utterance.id, test_set, utterance.text, hypothesis.text, utterance.language,
         utterance.duration, utterance.speaker, utterance.recording, utterance.tags,

@@ -20,6 +20,7 @@ from ..preprocessing.splits import split_hash
 from ..preprocessing.utterances import SPLITS, Utterance
 from .figures import BLUE, GREY, ORANGE, percent
 from .prepared import PreparedSet
+from .privacy import OPEN, Veil
 
 # %% ../../nbs/6_runs/data_parts.ipynb #parts-02
 @dataclass(frozen=True)
@@ -107,12 +108,12 @@ def by_set(given: Iterable[Part]) -> dict[str, list[Part]]:
     return found
 
 # %% ../../nbs/6_runs/data_parts.ipynb #splits-02
-def split_rows(given: Iterable[Part]) -> list[dict[str, Any]]:
-    "Table: the size of each part, and the hash of its ids."
+def split_rows(given: Iterable[Part], veil: Veil = OPEN) -> list[dict[str, Any]]:
+    "Table: the size of each part, and the hash of its ids; under a veil it is salted, or a guess at the ids could be proved."
     return [{"set": part.set, "split": part.split or "none", "utterances": f"{len(part.rows):,}",
              "in all": long(part.seconds.sum()), "half under (s)": f"{np.median(part.seconds):.1f}",
              "longest (s)": f"{part.seconds.max():.1f}", "words": f"{part.words.sum():,}" if part.words.any() else "–",
-             "split hash": split_hash(part.rows)[:12]} for part in given]
+             "split hash": veil.id(split_hash(part.rows))[:12]} for part in given]
 
 # %% ../../nbs/6_runs/data_parts.ipynb #panels-02
 LINES = {"train": (BLUE, "-"), "dev": (GREY, "--"), "test": (ORANGE, "-."), "": (GREY, ":")}
