@@ -1998,6 +1998,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'asr_nb.runs.reports.shown': ('6_runs/reports.html#shown', 'asr_nb/runs/reports.py'),
                                      'asr_nb.runs.reports.worst': ('6_runs/reports.html#worst', 'asr_nb/runs/reports.py')},
             'asr_nb.runs.stages': { 'asr_nb.runs.stages._one_way': ('6_runs/stages.html#_one_way', 'asr_nb/runs/stages.py'),
+                                    'asr_nb.runs.stages._states': ('6_runs/stages.html#_states', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.baseline_verdict': ('6_runs/stages.html#baseline_verdict', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.by_set': ('6_runs/stages.html#by_set', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.comparable': ('6_runs/stages.html#comparable', 'asr_nb/runs/stages.py'),

@@ -61,6 +61,21 @@ def test_the_record_says_what_the_predictions_say(toy: Path) -> None:
     assert len(rows) == kept["n"] == 12
 
 
+def test_what_the_encoder_made_is_read_again_and_changes_nothing(toy: Path, tmp_path: Path) -> None:
+    from asr_nb.models.family import Decoding, load
+    from asr_nb.runs.record import RunInProgress
+    from asr_nb.runs.stages import decode_one
+    heard, counts = [], []
+    for number, (keep, beams) in enumerate(((False, 1), (True, 1), (True, 1), (True, 2), (False, 2))):
+        (tmp_path / str(number)).mkdir()
+        run = RunInProgress("baseline", tmp_path / str(number))
+        heard.append(decode_one("da_phone", load("micro"), run_folders(toy)["prepare"], Decoding(beams=beams), run, keep_states=keep))
+        counts.append(run.inputs.get("encoder_states"))
+    assert heard[0] == heard[1] == heard[2] and heard[3] == heard[4]
+    assert counts[0] is counts[4] is None and counts[1] == {"read_again": 0, "computed": 12}
+    assert counts[2]["computed"] == counts[3]["computed"] == 0 and min(counts[2]["read_again"], counts[3]["read_again"]) >= 12
+
+
 def test_a_second_call_changes_nothing(toy: Path) -> None:
     before = files(toy)
     said = command("run", "toy", "--out", toy.parent)

@@ -109,7 +109,7 @@ def notebook_code(source: str | Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 # %% ../../nbs/6_runs/plan.ipynb #plan-02
-IDLE = {"workers", "engine"}   # parameters that change how long a run takes and nothing else
+IDLE = {"workers", "engine", "keep_states"}   # parameters that change how long a run takes and nothing else
 
 
 class _Planner:

@@ -5,7 +5,8 @@
 # %% ../../nbs/6_runs/stages.ipynb #imports-01
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ..evaluation.scoring import score, scorer_fingerprint
 from ..evaluation.significance import Interval, block_warning, blocks_of
 from ..evaluation.summary import by_language, change, headline, scored, silence_change, summarise, verdict
 from ..models.family import Decoding, Family, engine, load, load_trained, merge, on_hub
+from ..models.states import EncoderStates, sharing
 from ..preprocessing.text import Normaliser
 from ..preprocessing.utterances import Ledger
 from .experiment import Experiment, ModelSpec, unmeasured
@@ -79,6 +81,7 @@ Rates = dict[str, dict[str, Interval]]       # metrics by test set
 def decode_one(
     name: str, family: Family, prepared: str | Path, decoding: Decoding, run: RunInProgress,
     path: str = "predictions.jsonl", split: str = "test",
+    keep_states: bool = False,   # of the encoder, for later decodes; takes disk, changes nothing else
 ) -> list[Prediction]:
     "What `family` hears in one split of a set; kept in `path`, its real-time factor in the timings. Raises BadInput."
     made, factors = open_set(kept(prepared, "store") / name), []
@@ -88,10 +91,24 @@ def decode_one(
         run.progress(**row)
 
     _one_way(run.place(path), family, decoding, run)
-    found = decode_set(family, made.examples(family, split), made.of(split), name, decoding, told, run.place(path))
+    with _states(family, prepared, keep_states, run):
+        found = decode_set(family, made.examples(family, split), made.of(split), name, decoding, told, run.place(path))
     if factors:
         run.timing(f"{name if split == 'test' else f'{name}.{split}'}.real_time_factor", factors[-1])
     return found
+
+
+@contextmanager
+def _states(family: Family, prepared: str | Path, keep: bool, run: RunInProgress) -> Iterator[None]:
+    "Lend the family the states of its encoder that lie beside the prepared corpus; how many were read again is kept."
+    if not (keep and hasattr(family, "states")):
+        yield
+        return
+    states = EncoderStates(family, kept(prepared, "states"))
+    with sharing(family, states):
+        yield
+    before = run.inputs.get("encoder_states", {"read_again": 0, "computed": 0})
+    run.input("encoder_states", {name: count + getattr(states, name) for name, count in before.items()})
 
 
 def _one_way(path: Path, family: Family, decoding: Decoding, run: RunInProgress) -> None:
@@ -104,9 +121,11 @@ def _one_way(path: Path, family: Family, decoding: Decoding, run: RunInProgress)
     write_atomic(beside, told)
 
 
-def decode_all(lab: Experiment, family: Family, prepared: str | Path, decoding: Decoding, run: RunInProgress) -> Found:
+def decode_all(
+    lab: Experiment, family: Family, prepared: str | Path, decoding: Decoding, run: RunInProgress, keep_states: bool = False,
+) -> Found:
     "What `family` hears in the test split of every set of the experiment; kept in predictions.jsonl."
-    found = {spec.name: decode_one(spec.name, family, prepared, decoding, run) for spec in lab.sets}
+    found = {spec.name: decode_one(spec.name, family, prepared, decoding, run, keep_states=keep_states) for spec in lab.sets}
     run.input("decoding", asdict(decoding))
     run.input("engine", engine(family))
     return found
