@@ -17,7 +17,7 @@ name: calls
 question: What is heard in whole calls?
 corpus: {name: short, source: synthetic, language: en, options: {test: 24}}
 tests:
-  - {name: whole, source: folder, language: en, LONG options: {path: calls, columns: {audio: file, text: text, speaker: who}, splits: {test: manifest.jsonl}}}
+  - {name: whole, source: folder, language: en, long: true, options: {path: calls, columns: {audio: file, text: text, speaker: who}, splits: {test: manifest.jsonl}}}
   - {name: both, source: folder, role: source, options: {path: both, columns: {audio: file, text: text, speaker: who, language: lang}, splits: {test: manifest.jsonl}}}
 models: [micro]
 normaliser: basic
@@ -48,7 +48,7 @@ def calls(folder: Path) -> None:
 def test_whole_calls_are_heard_in_pieces_and_with_beams(tmp_path: Path) -> None:
     calls(tmp_path / "calls")
     both(tmp_path / "both")
-    (tmp_path / "calls.yaml").write_text(EXPERIMENT.replace("LONG", "long: true,"))
+    (tmp_path / "calls.yaml").write_text(EXPERIMENT)
     said = command("run", "calls.yaml", "--stage", "baseline", "-p", "beams=2", "--out", "runs", cwd=tmp_path)
     assert said.code == 0, said.err
     folder = run_folders(tmp_path / "runs" / "calls")["baseline-micro"]
@@ -63,11 +63,3 @@ def test_whole_calls_are_heard_in_pieces_and_with_beams(tmp_path: Path) -> None:
     assert rates[0] <= rates[1] + 0.05, rates   # 24 sentences: a word is half a point
     apart = {language: record["metrics"][f"both.wer_{language}"]["value"] for language in ("en", "da")}
     assert apart["en"] < record["metrics"]["both.wer"]["value"] < apart["da"], "each language has its own rate"
-
-
-def test_without_being_told_a_call_is_too_long(tmp_path: Path) -> None:
-    calls(tmp_path / "calls")
-    both(tmp_path / "both")
-    (tmp_path / "calls.yaml").write_text(EXPERIMENT.replace("LONG", ""))
-    said = command("run", "calls.yaml", "--stage", "baseline", "--out", "runs", cwd=tmp_path)
-    assert said.code == 2 and "too_long" in said.err, said.err
