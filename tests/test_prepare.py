@@ -99,7 +99,7 @@ def start(call: str, cwd: Path) -> subprocess.Popen:
 
 
 def finished(child: subprocess.Popen) -> str:
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=300)   # Ray Data takes a minute to begin where the disk is cold
     assert child.returncode == 0, err
     return out.strip().splitlines()[-1]
 
@@ -108,7 +108,7 @@ def sealed(folder: Path) -> int:
     return len(list(folder.glob("audio/[0-9a-f]*")))
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen"
