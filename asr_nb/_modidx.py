@@ -2018,6 +2018,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'asr_nb.runs.stages.progress_of': ('6_runs/stages.html#progress_of', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.record_training': ('6_runs/stages.html#record_training', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.same_method': ('6_runs/stages.html#same_method', 'asr_nb/runs/stages.py'),
+                                    'asr_nb.runs.stages.states_folder': ('6_runs/stages.html#states_folder', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.stores': ('6_runs/stages.html#stores', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.summarise_all': ('6_runs/stages.html#summarise_all', 'asr_nb/runs/stages.py'),
                                     'asr_nb.runs.stages.wer_scorer': ('6_runs/stages.html#wer_scorer', 'asr_nb/runs/stages.py')},

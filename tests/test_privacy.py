@@ -89,7 +89,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
     place = tmp_path_factory.mktemp("privacy")
     plant(place / FOLDER)
     (place / "calls.yaml").write_text(YAML.replace("NAME", "calls").replace("SHARE", "0.5"))
-    ran = command("run", "calls.yaml", "--out", "runs", "--force", cwd=place)   # the micro model is good at it already
+    ran = command("run", "calls.yaml", "--out", "runs", "--force", "-p", "keep_states=true", cwd=place)   # the micro model is good at it already
     assert ran.code == 0, ran.err
     folders = run_folders(place / "runs" / "calls")
     said = [ran, command("plan", "calls.yaml", "--out", "runs", cwd=place), command("status", "runs", cwd=place),
@@ -140,6 +140,7 @@ def test_the_private_folder_is_closed_ignored_and_named(calls: tuple[Path, list[
     for name, folder in run_folders(root).items():
         assert "private" in result(folder)["inputs"]["privacy"], name
     assert not list(root.glob("*/predictions.jsonl")) and not list(root.glob("*/store"))
+    assert {path.parent.name for path in root.rglob("states")} == {"private"}, "what the encoder made is as private as the sound"
     card, = root.glob("card-*/train-*.md")
     assert "private" in card.read_text() and "predictions" not in card.read_text() and "sha256" not in card.read_text()
 

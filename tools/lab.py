@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from asr_nb.checks import BadInput, one_of
 from asr_nb.cli import parse_parameters
 from asr_nb.runs.experiment import lab_folder
 from asr_nb.runs.notebook import execute
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main(stage: str, *parameters: str) -> int:
     """The exit code: 0 only if the run finished. Parameters set by hand stand in the folder's name."""
+    one_of("notebook", stage, [path.stem for path in lab_folder().glob("*.ipynb")])
     given = parse_parameters(list(parameters))
     name = "-".join([stage, *(f"{key}-{value}" for key, value in given.items())])
     spec = {"experiment": "lab", "run": name, "stage": stage, "parameters": given, "upstream": []}
@@ -26,4 +28,8 @@ def main(stage: str, *parameters: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    try:
+        sys.exit(main(*sys.argv[1:] or [""]))
+    except BadInput as error:
+        print(f"tools/lab.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:   # it brings torch along, which most stages can do without
     from asr_nb.training.trainer import Trained
 
 # %% auto #0
-__all__ = ['Found', 'Rates', 'load_model', 'stores', 'keep_ledger', 'corpus_of', 'decode_one', 'decode_all', 'summarise_all',
-           'keep_named', 'count_pieces', 'predictions_of', 'by_set', 'comparable', 'same_method', 'differences',
-           'elsewhere', 'wer_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict',
+__all__ = ['Found', 'Rates', 'load_model', 'stores', 'keep_ledger', 'corpus_of', 'decode_one', 'states_folder', 'decode_all',
+           'summarise_all', 'keep_named', 'count_pieces', 'predictions_of', 'by_set', 'comparable', 'same_method',
+           'differences', 'elsewhere', 'wer_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict',
            'evaluation_verdict']
 
 # %% ../../nbs/6_runs/stages.ipynb #load-02
@@ -98,13 +98,18 @@ def decode_one(
     return found
 
 
+def states_folder(prepared: str | Path) -> Path:
+    "Beside the prepared corpus: in the private folder where that is, since sound can be guessed from encoder states."
+    return kept(prepared, "store").parent / "states"
+
+
 @contextmanager
 def _states(family: Family, prepared: str | Path, keep: bool, run: RunInProgress) -> Iterator[None]:
     "Lend the family the states of its encoder that lie beside the prepared corpus; how many were read again is kept."
     if not (keep and hasattr(family, "states")):
         yield
         return
-    states = EncoderStates(family, kept(prepared, "states"))
+    states = EncoderStates(family, states_folder(prepared))
     with sharing(family, states):
         yield
     before = run.inputs.get("encoder_states", {"read_again": 0, "computed": 0})
