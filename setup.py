@@ -32,6 +32,8 @@ setup(
         "asr_nb.lab": ["*.ipynb", "experiments/*.yaml"],
     },
     install_requires=listed("requirements"),
-    extras_require={key.removeprefix("extra_"): listed(key) for key in settings if key.startswith("extra_")},
+    extras_require={
+        key.removeprefix("extra_"): listed(key) for key in settings if key.startswith("extra_")
+    },
     entry_points={"console_scripts": ["asr-nb=asr_nb.cli:main"]},
 )

@@ -23,16 +23,20 @@ class BadInput(ValueError):
 
     def __init__(
         self,
-        field: str,                       # where it stands, e.g. `recipes[1]`
-        value: object,                    # what was found there
-        allowed: str | Iterable[str],     # a phrase, or the names that would do
+        field: str,  # where it stands, e.g. `recipes[1]`
+        value: object,  # what was found there
+        allowed: str | Iterable[str],  # a phrase, or the names that would do
     ):
         self.field, self.value = field, value
         self.allowed = allowed if isinstance(allowed, str) else _names(str(value), allowed)
         super().__init__(f"{field}: {value!r} can't be used; {self.allowed}")
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.field, self.value, self.allowed)   # so that a worker process can raise it
+        return type(self), (
+            self.field,
+            self.value,
+            self.allowed,
+        )  # so that a worker process can raise it
 
 
 def _names(value: str, names: Iterable[str]) -> str:
@@ -60,9 +64,15 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if kind is Any:
         return True, value
     if origin in (typing.Union, types.UnionType):
-        return next((found for found in (_fits(value, a) for a in arguments) if found[0]), (False, value))
+        return next(
+            (found for found in (_fits(value, a) for a in arguments) if found[0]), (False, value)
+        )
     if origin is tuple:
-        found = [_fits(v, arguments[0]) for v in value] if isinstance(value, (list, tuple)) else [(False, value)]
+        found = (
+            [_fits(v, arguments[0]) for v in value]
+            if isinstance(value, (list, tuple))
+            else [(False, value)]
+        )
         return all(ok for ok, _ in found), tuple(v for _, v in found)
     if origin is dict:
         return isinstance(value, Mapping), dict(value) if isinstance(value, Mapping) else value
@@ -77,13 +87,17 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
 
 
 def _type_name(kind: Any) -> str:
-    return str(kind).replace("typing.", "") if typing.get_origin(kind) else getattr(kind, "__name__", str(kind))
+    return (
+        str(kind).replace("typing.", "")
+        if typing.get_origin(kind)
+        else getattr(kind, "__name__", str(kind))
+    )
 
-
+# %% ../nbs/0_checks.ipynb #mapping-02b
 def from_mapping(
-    cls: type[T],              # a dataclass
-    data: Mapping[str, Any],   # e.g. a section of an experiment's YAML
-    where: str,                # how errors name the section
+    cls: type[T],  # a dataclass
+    data: Mapping[str, Any],  # e.g. a section of an experiment's YAML
+    where: str,  # how errors name the section
 ) -> T:
     "`cls(**data)`, refusing unknown keys, missing fields and wrong types with BadInput."
     if not isinstance(data, Mapping):
@@ -95,10 +109,18 @@ def from_mapping(
         one_of(f"{where}.{key} (an unknown key)", key, fields)
         ok, kept[key] = _fits(value, hints[key])
         if not ok:
-            raise BadInput(f"{where}.{key}", value, f"a value of type {_type_name(hints[key])} is needed")
+            raise BadInput(
+                f"{where}.{key}", value, f"a value of type {_type_name(hints[key])} is needed"
+            )
     for name, f in fields.items():
-        if name not in kept and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise BadInput(f"{where}.{name}", None, f"it is required, of type {_type_name(hints[name])}")
+        if (
+            name not in kept
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ):
+            raise BadInput(
+                f"{where}.{name}", None, f"it is required, of type {_type_name(hints[name])}"
+            )
     try:
         return cls(**kept)
     except BadInput as error:
@@ -123,7 +145,9 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 def canonical_json(value: object) -> str:
     "Strict JSON with sorted keys: equal values give equal text. Raises ValueError for NaN and infinity."
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
 
 
 def sha256(data: bytes | str | Path) -> str:

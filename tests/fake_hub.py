@@ -24,10 +24,14 @@ from pathlib import Path
 
 DATE = "2026-01-01T00:00:00.000Z"
 USER = "tester"
-LARGE = (".parquet", ".safetensors", ".bin")   # kept as large files, as .gitattributes has it on the Hub
-LARGE_BYTES = 10_000_000                       # and so is anything above this size
+LARGE = (
+    ".parquet",
+    ".safetensors",
+    ".bin",
+)  # kept as large files, as .gitattributes has it on the Hub
+LARGE_BYTES = 10_000_000  # and so is anything above this size
 ALWAYS = -1
-EXPIRED = "hf_expired"                         # a token that the Hub no longer knows
+EXPIRED = "hf_expired"  # a token that the Hub no longer knows
 
 
 def git_sha1(content: bytes) -> str:
@@ -43,6 +47,7 @@ def is_large(path: str, size: int) -> bool:
 @dataclass(frozen=True)
 class Commit:
     "One state of a repository."
+
     sha: str
     title: str
     files: Mapping[str, bytes]
@@ -51,10 +56,11 @@ class Commit:
 @dataclass
 class Fault:
     "A way to fail, for so many requests."
-    status: int = 0         # what is answered instead; 0 = the connection breaks half-way through a file
+
+    status: int = 0  # what is answered instead; 0 = the connection breaks half-way through a file
     times: int = ALWAYS
-    after: int = 0          # requests that go well first
-    within: str = ""        # what a file's path has in it, to fail for that one alone
+    after: int = 0  # requests that go well first
+    within: str = ""  # what a file's path has in it, to fail for that one alone
 
     def strikes(self, path: str = "") -> bool:
         "Whether a request, for the file `path` if for one, fails; counts it."
@@ -72,16 +78,24 @@ class Fault:
 @dataclass
 class Repository:
     "A model or a data set with its history, and how it misbehaves."
-    kind: str                                               # model, dataset
-    id: str                                                 # owner/name
+
+    kind: str  # model, dataset
+    id: str  # owner/name
     commits: list[Commit] = field(default_factory=list)
-    branches: dict[str, str] = field(default_factory=dict)  # name -> sha, e.g. main, refs/convert/parquet
+    branches: dict[str, str] = field(
+        default_factory=dict
+    )  # name -> sha, e.g. main, refs/convert/parquet
     gated: bool = False
     fault: Fault = field(default_factory=lambda: Fault(times=0))
 
     def commit(self, files: Mapping[str, bytes], title: str, branch: str) -> Commit:
         "A new state at the head of `branch`."
-        state = [len(self.commits), branch, title, sorted((path, git_sha1(content)) for path, content in files.items())]
+        state = [
+            len(self.commits),
+            branch,
+            title,
+            sorted((path, git_sha1(content)) for path, content in files.items()),
+        ]
         new = Commit(hashlib.sha1(json.dumps(state).encode()).hexdigest(), title, dict(files))
         self.commits.append(new)
         self.branches[branch] = new.sha
@@ -98,16 +112,25 @@ class Hub:
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
-        self.large_files: dict[str, bytes] = {}              # by sha256
-        self.log: list[tuple[str, str, int]] = []            # method, path, status
+        self.large_files: dict[str, bytes] = {}  # by sha256
+        self.log: list[tuple[str, str, int]] = []  # method, path, status
         self.lock = threading.Lock()
 
-    def put(self, kind: str, id: str, files: Mapping[str, bytes], branch: str = "main", title: str = "seed") -> str:
+    def put(
+        self,
+        kind: str,
+        id: str,
+        files: Mapping[str, bytes],
+        branch: str = "main",
+        title: str = "seed",
+    ) -> str:
         "Add files to a repository, made if need be; the new commit's sha."
         with self.lock:
             repository = self.repositories.setdefault((kind, id), Repository(kind, id))
             before = repository.at(branch)
-            return repository.commit({**(before.files if before else {}), **files}, title, branch).sha
+            return repository.commit(
+                {**(before.files if before else {}), **files}, title, branch
+            ).sha
 
     def files(self, kind: str, id: str, revision: str = "main") -> Mapping[str, bytes]:
         "What a repository holds, for a test to look at what was pushed."
@@ -129,11 +152,12 @@ class Hub:
 @dataclass(frozen=True)
 class Request:
     "What a handler needs to know."
-    path: tuple[str, ...]      # the groups of the route, unquoted
+
+    path: tuple[str, ...]  # the groups of the route, unquoted
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
-    url: str                   # of the server
+    url: str  # of the server
 
     @property
     def token(self) -> str:
@@ -148,10 +172,11 @@ class Request:
 @dataclass(frozen=True)
 class Answer:
     "What goes back."
-    body: object = b""                                       # bytes, or anything JSON can say
+
+    body: object = b""  # bytes, or anything JSON can say
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    cut_at: int | None = None                                # bytes after which the connection breaks
+    cut_at: int | None = None  # bytes after which the connection breaks
 
     @property
     def content(self) -> bytes:
@@ -163,7 +188,9 @@ class Refusal(Exception):
 
     def __init__(self, status: int, code: str = "", message: str = "", **headers: str) -> None:
         named = {"X-Error-Code": code, "X-Error-Message": message or code}
-        self.answer = Answer({"error": message or code}, status, {k: v for k, v in {**named, **headers}.items() if v})
+        self.answer = Answer(
+            {"error": message or code}, status, {k: v for k, v in {**named, **headers}.items() if v}
+        )
 
 
 ROUTES: list[tuple[str, re.Pattern[str], Callable[[Hub, Request], Answer]]] = []
@@ -172,9 +199,11 @@ KIND, ID, REVISION = r"(model|dataset)s", r"([^/]+/[^/]+)", r"([^/]+)"
 
 def route(methods: str, pattern: str) -> Callable:
     "Register the handler of a path."
+
     def register(handler: Callable[[Hub, Request], Answer]) -> Callable[[Hub, Request], Answer]:
         ROUTES.extend((method, re.compile(pattern), handler) for method in methods.split())
         return handler
+
     return register
 
 
@@ -215,7 +244,9 @@ def need_token(request: Request) -> None:
 @route("GET", "/api/whoami-v2")
 def who_am_i(hub: Hub, request: Request) -> Answer:
     need_token(request)
-    return Answer({"type": "user", "name": USER, "orgs": [], "auth": {"accessToken": {"role": "write"}}})
+    return Answer(
+        {"type": "user", "name": USER, "orgs": [], "auth": {"accessToken": {"role": "write"}}}
+    )
 
 
 @route("GET", f"/api/{KIND}/{ID}/auth-check")
@@ -229,35 +260,73 @@ def describe(hub: Hub, request: Request) -> Answer:
     kind, id, revision = request.path
     repository = find(hub, request, kind, id)
     commit = state(repository, revision)
-    return Answer({"_id": "0" * 24, "id": id, "modelId": id, "author": id.split("/")[0], "sha": commit.sha,
-                   "private": False, "gated": "auto" if repository.gated else False, "disabled": False,
-                   "downloads": 0, "likes": 0, "tags": [], "createdAt": DATE, "lastModified": DATE, "cardData": None,
-                   "siblings": [{"rfilename": path, "size": len(content)} for path, content in commit.files.items()]})
+    return Answer(
+        {
+            "_id": "0" * 24,
+            "id": id,
+            "modelId": id,
+            "author": id.split("/")[0],
+            "sha": commit.sha,
+            "private": False,
+            "gated": "auto" if repository.gated else False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
+            "createdAt": DATE,
+            "lastModified": DATE,
+            "cardData": None,
+            "siblings": [
+                {"rfilename": path, "size": len(content)} for path, content in commit.files.items()
+            ],
+        }
+    )
 
 
 @route("GET", f"/api/{KIND}/{ID}/refs")
 def list_refs(hub: Hub, request: Request) -> Answer:
     branches = find(hub, request, *request.path).branches
-    refs = [{"name": name.removeprefix("refs/convert/"), "targetCommit": sha,
-             "ref": name if name.startswith("refs/") else f"refs/heads/{name}"} for name, sha in branches.items()]
+    refs = [
+        {
+            "name": name.removeprefix("refs/convert/"),
+            "targetCommit": sha,
+            "ref": name if name.startswith("refs/") else f"refs/heads/{name}",
+        }
+        for name, sha in branches.items()
+    ]
     converts = [ref for ref in refs if ref["ref"].startswith("refs/convert/")]
-    return Answer({"branches": [ref for ref in refs if ref not in converts], "converts": converts, "tags": []})
+    return Answer(
+        {"branches": [ref for ref in refs if ref not in converts], "converts": converts, "tags": []}
+    )
 
 
 @route("GET", f"/api/{KIND}/{ID}/commits/{REVISION}")
 def list_commits(hub: Hub, request: Request) -> Answer:
     kind, id, _ = request.path
-    return Answer([{"id": commit.sha, "title": commit.title, "message": "", "authors": [], "date": DATE}
-                   for commit in reversed(find(hub, request, kind, id).commits)])
+    return Answer(
+        [
+            {"id": commit.sha, "title": commit.title, "message": "", "authors": [], "date": DATE}
+            for commit in reversed(find(hub, request, kind, id).commits)
+        ]
+    )
 
 
 def entry(commit: Commit, path: str) -> dict:
     "One file as the Hub lists it."
     content = commit.files[path]
-    listed = {"type": "file", "path": path, "size": len(content), "oid": git_sha1(content),
-              "lastCommit": {"id": commit.sha, "title": commit.title, "date": DATE}}
+    listed = {
+        "type": "file",
+        "path": path,
+        "size": len(content),
+        "oid": git_sha1(content),
+        "lastCommit": {"id": commit.sha, "title": commit.title, "date": DATE},
+    }
     if is_large(path, len(content)):
-        listed["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+        listed["lfs"] = {
+            "oid": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+            "pointerSize": 130,
+        }
     return listed
 
 
@@ -273,7 +342,7 @@ def list_tree(hub: Hub, request: Request) -> Answer:
     deep = request.query.get("recursive", "").lower() in ("true", "1")
     listed: dict[str, dict] = {}
     for path in (path for path in commit.files if path.startswith(start)):
-        parts = path[len(start):].split("/")
+        parts = path[len(start) :].split("/")
         for depth in range(1, len(parts) if deep else min(2, len(parts))):
             inner = start + "/".join(parts[:depth])
             listed[inner] = folder(inner)
@@ -289,8 +358,13 @@ def describe_paths(hub: Hub, request: Request) -> Answer:
     kind, id, revision = request.path
     commit = state(find(hub, request, kind, id), revision)
     paths = [path.strip("/") for path in request.json()["paths"]]
-    return Answer([entry(commit, path) if path in commit.files else folder(path) for path in paths
-                   if path in commit.files or any(known.startswith(f"{path}/") for known in commit.files)])
+    return Answer(
+        [
+            entry(commit, path) if path in commit.files else folder(path)
+            for path in paths
+            if path in commit.files or any(known.startswith(f"{path}/") for known in commit.files)
+        ]
+    )
 
 
 # Files, whole or by range
@@ -307,11 +381,18 @@ def send_file(hub: Hub, request: Request) -> Answer:
     content = commit.files[path]
     large = is_large(path, len(content))
     etag = hashlib.sha256(content).hexdigest() if large else git_sha1(content)
-    headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit.sha, "Accept-Ranges": "bytes",
-               "X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{etag}"',
-               "Content-Type": "application/octet-stream"}
+    headers = {
+        "ETag": f'"{etag}"',
+        "X-Repo-Commit": commit.sha,
+        "Accept-Ranges": "bytes",
+        "X-Linked-Size": str(len(content)),
+        "X-Linked-ETag": f'"{etag}"',
+        "Content-Type": "application/octet-stream",
+    }
     span = re.match(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
-    first, last = (int(span[1]), int(span[2] or len(content) - 1)) if span else (0, len(content) - 1)
+    first, last = (
+        (int(span[1]), int(span[2] or len(content) - 1)) if span else (0, len(content) - 1)
+    )
     if span and first >= len(content):
         return Answer(b"", 416, {**headers, "Content-Range": f"bytes */{len(content)}"})
     last = min(last, len(content) - 1)
@@ -320,7 +401,7 @@ def send_file(hub: Hub, request: Request) -> Answer:
         cut_at = max(0, half - first)
     if span:
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-    return Answer(content[first:last + 1], 206 if span else 200, headers, cut_at)
+    return Answer(content[first : last + 1], 206 if span else 200, headers, cut_at)
 
 
 # Writing: create, ask how to upload, upload large files, commit
@@ -336,7 +417,9 @@ def create(hub: Hub, request: Request) -> Answer:
     asked = request.json()
     kind, id = asked.get("type") or "model", f"{asked.get('organization') or USER}/{asked['name']}"
     if (kind, id) in hub.repositories:
-        return Answer({"error": "You already created this repo", "url": address(request, kind, id)}, 409)
+        return Answer(
+            {"error": "You already created this repo", "url": address(request, kind, id)}, 409
+        )
     hub.put(kind, id, {".gitattributes": b""}, title="initial commit")
     return Answer({"url": address(request, kind, id), "id": id, "name": id})
 
@@ -351,8 +434,15 @@ def plan_upload(hub: Hub, request: Request) -> Answer:
     need_token(request)
     kind, id, revision = request.path
     commit = state(find(hub, request, kind, id), revision)
-    modes = [{"path": file["path"], "uploadMode": "lfs" if is_large(file["path"], file["size"]) else "regular",
-              "shouldIgnore": False, "oid": None} for file in request.json()["files"]]
+    modes = [
+        {
+            "path": file["path"],
+            "uploadMode": "lfs" if is_large(file["path"], file["size"]) else "regular",
+            "shouldIgnore": False,
+            "oid": None,
+        }
+        for file in request.json()["files"]
+    ]
     return Answer({"commitOid": commit.sha, "files": modes})
 
 
@@ -362,8 +452,13 @@ def plan_large_files(hub: Hub, request: Request) -> Answer:
     objects = [{"oid": file["oid"], "size": file["size"]} for file in request.json()["objects"]]
     for file in objects:
         if file["oid"] not in hub.large_files:
-            file["actions"] = {"upload": {"href": f"{request.url}/large/{file['oid']}", "header": {}}}
-    return Answer({"transfer": "basic", "objects": objects}, headers={"Content-Type": "application/vnd.git-lfs+json"})
+            file["actions"] = {
+                "upload": {"href": f"{request.url}/large/{file['oid']}", "header": {}}
+            }
+    return Answer(
+        {"transfer": "basic", "objects": objects},
+        headers={"Content-Type": "application/vnd.git-lfs+json"},
+    )
 
 
 @route("PUT", "/large/([0-9a-f]{64})")
@@ -393,23 +488,38 @@ def take_commit(hub: Hub, request: Request) -> Answer:
             elif operation == "deletedFile":
                 files.pop(value["path"], None)
             elif operation == "deletedFolder":
-                files = {path: files[path] for path in files if not path.startswith(value["path"].rstrip("/") + "/")}
+                files = {
+                    path: files[path]
+                    for path in files
+                    if not path.startswith(value["path"].rstrip("/") + "/")
+                }
             else:
                 raise Refusal(400, "", f"an operation this Hub does not know: {operation}")
         commit = repository.commit(files, title, revision)
-    return Answer({"success": True, "commitOid": commit.sha, "hookOutput": "",
-                   "commitUrl": f"{address(request, kind, id)}/commit/{commit.sha}"})
+    return Answer(
+        {
+            "success": True,
+            "commitOid": commit.sha,
+            "hookOutput": "",
+            "commitUrl": f"{address(request, kind, id)}/commit/{commit.sha}",
+        }
+    )
 
 
 # The server
 
 
-def answer(hub: Hub, method: str, path: str, request: Callable[[tuple[str, ...]], Request]) -> Answer:
+def answer(
+    hub: Hub, method: str, path: str, request: Callable[[tuple[str, ...]], Request]
+) -> Answer:
     "What the Hub says to one request. Paths are matched as sent, since revisions may hold quoted slashes."
     for allowed, pattern, handler in ROUTES:
         match = pattern.fullmatch(path) if allowed == method else None
         if match:
-            groups = tuple(urllib.parse.unquote(group) if group is not None else None for group in match.groups())
+            groups = tuple(
+                urllib.parse.unquote(group) if group is not None else None
+                for group in match.groups()
+            )
             try:
                 return handler(hub, request(groups))
             except Refusal as refusal:
@@ -419,6 +529,7 @@ def answer(hub: Hub, method: str, path: str, request: Callable[[tuple[str, ...]]
 
 class Handler(BaseHTTPRequestHandler):
     "Reads a request off the wire, and writes the answer."
+
     protocol_version = "HTTP/1.1"
     hub: Hub
 
@@ -439,16 +550,24 @@ class Handler(BaseHTTPRequestHandler):
         address, body = urllib.parse.urlsplit(self.path), self.read_body()
         query = dict(urllib.parse.parse_qsl(address.query))
         url = f"http://{self.headers['Host']}"
-        reply = answer(self.hub, self.command, address.path,
-                       lambda groups: Request(groups, query, self.headers, body, url))
+        reply = answer(
+            self.hub,
+            self.command,
+            address.path,
+            lambda groups: Request(groups, query, self.headers, body, url),
+        )
         self.hub.log.append((self.command, self.path, reply.status))
         self.send_response(reply.status)
-        headers = {"Content-Type": "application/json", **reply.headers, "Content-Length": str(len(reply.content))}
+        headers = {
+            "Content-Type": "application/json",
+            **reply.headers,
+            "Content-Length": str(len(reply.content)),
+        }
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(reply.content[:reply.cut_at])
+            self.wfile.write(reply.content[: reply.cut_at])
             self.close_connection = self.close_connection or reply.cut_at is not None
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
@@ -456,6 +575,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     "Takes the many connections that several clients open at a time."
+
     daemon_threads = True
     request_queue_size = 128
 
@@ -465,7 +585,9 @@ def serve() -> Iterator[tuple[Hub, str]]:
     "A hub and its address, for as long as the block runs."
     hub = Hub()
     server = Server(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield hub, f"http://127.0.0.1:{server.server_address[1]}"
@@ -477,8 +599,17 @@ def serve() -> Iterator[tuple[Hub, str]]:
 
 def env(url: str, home: str | Path, token: str = "hf_dummy") -> dict[str, str]:
     "The environment of a process that takes `url` for the Hub; `token` may be empty."
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    ours = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
+    }
+    ours = {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
     return {**inherited, **ours, **({"HF_TOKEN": token} if token else {})}

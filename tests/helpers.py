@@ -11,7 +11,11 @@ def parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
     import pyarrow.parquet
     from datasets import Audio, Features, Value
 
-    schema = Features({name: Audio() if name == "audio" else Value("string") for name in columns}).arrow_schema
+    schema = Features(
+        {name: Audio() if name == "audio" else Value("string") for name in columns}
+    ).arrow_schema
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(dict(columns), schema=schema), buffer, row_group_size=10)
+    pyarrow.parquet.write_table(
+        pyarrow.table(dict(columns), schema=schema), buffer, row_group_size=10
+    )
     return buffer.getvalue()

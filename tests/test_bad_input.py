@@ -36,54 +36,76 @@ def refused(said, *words: str) -> None:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
 
 
-@pytest.mark.parametrize("words, told", [
-    (("run", "dmeo"), ("experiment", "dmeo", "did you mean demo")),
-    (("plan", "dmeo"), ("dmeo", "demo")),
-    (("run", "toy", "--recipe", "toy-ful"), ("toy-ful", "toy-full")),
-    (("run", "toy", "--model", "mikro"), ("mikro", "micro")),
-    (("run", "toy", "--stage", "trian"), ("trian", "train")),
-    (("run", "toy", "-p", "step=4"), ("step", "steps")),
-    (("run", "toy", "-p", "steps=few"), ("steps", "few", "int")),
-    (("run", "toy", "-p", "hf_token=abc"), ("hf_token",)),
-    (("run", "missing.yaml"), ("missing.yaml",)),
-    (("compare", "nowhere", "nowhere"), ("nowhere",)),
-    (("card", "nowhere"), ("nowhere",)),
-    (("status", "nowhere"), ("nowhere",)),
-])
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("run", "dmeo"), ("experiment", "dmeo", "did you mean demo")),
+        (("plan", "dmeo"), ("dmeo", "demo")),
+        (("run", "toy", "--recipe", "toy-ful"), ("toy-ful", "toy-full")),
+        (("run", "toy", "--model", "mikro"), ("mikro", "micro")),
+        (("run", "toy", "--stage", "trian"), ("trian", "train")),
+        (("run", "toy", "-p", "step=4"), ("step", "steps")),
+        (("run", "toy", "-p", "steps=few"), ("steps", "few", "int")),
+        (("run", "toy", "-p", "hf_token=abc"), ("hf_token",)),
+        (("run", "missing.yaml"), ("missing.yaml",)),
+        (("compare", "nowhere", "nowhere"), ("nowhere",)),
+        (("card", "nowhere"), ("nowhere",)),
+        (("status", "nowhere"), ("nowhere",)),
+    ],
+)
 def test_unknown_names(tmp_path: Path, words: tuple[str, ...], told: tuple[str, ...]) -> None:
     refused(command(*words, cwd=tmp_path), *told)
     assert not any(tmp_path.rglob("*.ipynb"))
 
 
-@pytest.mark.parametrize("change, told", [
-    (("recipes: [full]", "recipes: [ful]"), ("recipes[0]", "ful", "full")),
-    (("recipes: [full]", "recipes: [{name: full, steps: many}]"), ("recipes[0].steps", "many", "int")),
-    (("recipes: [full]", "recipe: [full]"), ("recipe", "recipes")),
-    (("train: 4", "train: four"), ("train", "four", "int")),
-    (("train: 4", "trian: 4"), ("trian", "train")),
-    (("models: [micro]", "models: [mikro]"), ("mikro", "micro")),
-    (("models: [micro]", "models: micro"), ("models", "micro")),
-    (("source: synthetic", "source: sinthetic"), ("sinthetic", "synthetic")),
-    (("question: Q?", "question: [Q"), ("calls.yaml",)),
-    (("language: da", "language: dk"), ("dk", "da")),
-    (("recipes: [full]", "recipes: [{name: slow, base: full, warmup: 2.0}]"), ("slow", "endless-warmup")),
-    (("source: synthetic", "privacy: secret, source: synthetic"), ("privacy", "secret", "private")),
-])
-def test_experiments_that_say_something_wrong(tmp_path: Path, change: tuple[str, str], told: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (("recipes: [full]", "recipes: [ful]"), ("recipes[0]", "ful", "full")),
+        (
+            ("recipes: [full]", "recipes: [{name: full, steps: many}]"),
+            ("recipes[0].steps", "many", "int"),
+        ),
+        (("recipes: [full]", "recipe: [full]"), ("recipe", "recipes")),
+        (("train: 4", "train: four"), ("train", "four", "int")),
+        (("train: 4", "trian: 4"), ("trian", "train")),
+        (("models: [micro]", "models: [mikro]"), ("mikro", "micro")),
+        (("models: [micro]", "models: micro"), ("models", "micro")),
+        (("source: synthetic", "source: sinthetic"), ("sinthetic", "synthetic")),
+        (("question: Q?", "question: [Q"), ("calls.yaml",)),
+        (("language: da", "language: dk"), ("dk", "da")),
+        (
+            ("recipes: [full]", "recipes: [{name: slow, base: full, warmup: 2.0}]"),
+            ("slow", "endless-warmup"),
+        ),
+        (
+            ("source: synthetic", "privacy: secret, source: synthetic"),
+            ("privacy", "secret", "private"),
+        ),
+    ],
+)
+def test_experiments_that_say_something_wrong(
+    tmp_path: Path, change: tuple[str, str], told: tuple[str, ...]
+) -> None:
     assert change[0] in SYNTHETIC
     (tmp_path / "calls.yaml").write_text(SYNTHETIC.replace(*change))
     refused(command("run", "calls.yaml", cwd=tmp_path), *told)
 
 
 def speech(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
-    return (level * np.random.default_rng(seed).normal(size=int(16_000 * seconds))).astype(np.float32)
+    return (level * np.random.default_rng(seed).normal(size=int(16_000 * seconds))).astype(
+        np.float32
+    )
 
 
 def corpus(folder: Path, extra: list[dict], good: int = 12, **options: object) -> None:
     """A folder of noise clips with transcripts, and rows that are not as they should be."""
     clips = folder / "clips"
     clips.mkdir()
-    rows = [{"file": f"{n}.wav", "text": "it costs ten pounds", "speaker": f"s{n % 6}"} for n in range(good)]
+    rows = [
+        {"file": f"{n}.wav", "text": "it costs ten pounds", "speaker": f"s{n % 6}"}
+        for n in range(good)
+    ]
     for n, row in enumerate(rows):
         soundfile.write(clips / row["file"], speech(1.0, seed=n), 16_000)
     (clips / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + extra))
@@ -98,24 +120,44 @@ def zoo(clips: Path) -> list[dict]:
     (clips / "truncated.wav").write_bytes(whole.read_bytes()[:9_000])
     (clips / "empty.wav").write_bytes(b"")
     (clips / "undecodable.wav").write_bytes(b"this is no audio" * 40)
-    soundfile.write(clips / "non_finite.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    soundfile.write(
+        clips / "non_finite.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT"
+    )
     soundfile.write(clips / "silent.wav", np.zeros(16_000, np.float32), 16_000)
     soundfile.write(clips / "too_long.wav", speech(31.0), 16_000)
     soundfile.write(clips / "text_empty.wav", speech(1.0, seed=107), 16_000)
     soundfile.write(clips / "label_too_long.wav", speech(1.0, seed=108), 16_000)
-    names = ["truncated", "empty", "undecodable", "non_finite", "silent", "too_long", "audio_missing"]
-    rows = [{"file": f"{name}.wav", "text": "it costs ten pounds", "speaker": "s0"} for name in names]
+    names = [
+        "truncated",
+        "empty",
+        "undecodable",
+        "non_finite",
+        "silent",
+        "too_long",
+        "audio_missing",
+    ]
+    rows = [
+        {"file": f"{name}.wav", "text": "it costs ten pounds", "speaker": "s0"} for name in names
+    ]
     rows.append({"file": "text_empty.wav", "text": " ", "speaker": "s0"})
-    rows.append({"file": "label_too_long.wav", "text": "it costs ten pounds " * 20, "speaker": "s0"})
-    rows.append({"file": "0.wav", "text": "it costs ten pounds", "speaker": "s0"})    # an id met before
+    rows.append(
+        {"file": "label_too_long.wav", "text": "it costs ten pounds " * 20, "speaker": "s0"}
+    )
+    rows.append(
+        {"file": "0.wav", "text": "it costs ten pounds", "speaker": "s0"}
+    )  # an id met before
     return rows
 
 
-QUIET = 14   # sounds without speech, which an experiment gets that names none
+QUIET = 14  # sounds without speech, which an experiment gets that names none
 
 
-def test_bad_rows_are_in_the_ledger_with_their_reason_and_the_rest_is_prepared(tmp_path: Path) -> None:
-    corpus(tmp_path, [], split="speaker", test_speakers=["s1"], dev_speakers=["s2"], max_quarantine=0.9)
+def test_bad_rows_are_in_the_ledger_with_their_reason_and_the_rest_is_prepared(
+    tmp_path: Path,
+) -> None:
+    corpus(
+        tmp_path, [], split="speaker", test_speakers=["s1"], dev_speakers=["s2"], max_quarantine=0.9
+    )
     with open(tmp_path / "clips" / "manifest.jsonl", "a") as manifest:
         manifest.writelines(json.dumps(row) + "\n" for row in zoo(tmp_path / "clips"))
     said = command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path)
@@ -129,7 +171,13 @@ def test_bad_rows_are_in_the_ledger_with_their_reason_and_the_rest_is_prepared(t
 
 
 def test_too_many_bad_rows_stop_it_and_the_report_stays_readable(tmp_path: Path) -> None:
-    corpus(tmp_path, [{"file": "gone.wav", "text": "gone", "speaker": "s1"}], split="speaker", test_speakers=["s2"], dev_speakers=["s3"])
+    corpus(
+        tmp_path,
+        [{"file": "gone.wav", "text": "gone", "speaker": "s1"}],
+        split="speaker",
+        test_speakers=["s2"],
+        dev_speakers=["s3"],
+    )
     said = command("run", "calls.yaml", "--out", "runs", cwd=tmp_path)
     refused(said, "audio_missing")
     folder = run_folders(tmp_path / "runs" / "calls")["prepare"]
@@ -141,14 +189,20 @@ def test_a_manifest_without_the_column(tmp_path: Path) -> None:
     corpus(tmp_path, [])
     text = (tmp_path / "calls.yaml").read_text()
     (tmp_path / "calls.yaml").write_text(text.replace("text: text", "text: transcript"))
-    refused(command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path), "transcript", "text")
+    refused(
+        command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path),
+        "transcript",
+        "text",
+    )
 
 
 def test_the_same_sound_in_test_and_train(tmp_path: Path) -> None:
     corpus(tmp_path, [], split="speaker", test_speakers=["s0"], dev_speakers=["s1"])
     clips = tmp_path / "clips"
     (clips / "0.wav").write_bytes((clips / "3.wav").read_bytes())
-    refused(command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path), "overlap")
+    refused(
+        command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path), "overlap"
+    )
 
 
 def test_out_that_is_not_ours(tmp_path: Path, toy: Path) -> None:
@@ -165,7 +219,16 @@ def test_two_at_once(toy: Path) -> None:
 
 
 def test_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
-    code = ("import shutil, sys; real = shutil.disk_usage; shutil.disk_usage = lambda p: real(p)._replace(free=1000);"
-            "from asr_nb.cli import main; sys.argv = ['asr-nb', 'run', 'toy', '--out', sys.argv[1]]; main()")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env={**os.environ})
-    assert done.returncode == 2 and "disk" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    code = (
+        "import shutil, sys; real = shutil.disk_usage; shutil.disk_usage = lambda p: real(p)._replace(free=1000);"
+        "from asr_nb.cli import main; sys.argv = ['asr-nb', 'run', 'toy', '--out', sys.argv[1]]; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
+    )
+    assert done.returncode == 2 and "disk" in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )

@@ -17,13 +17,16 @@ witnesses: [pocketsphinx]
 
 def test_ctc_is_trained_and_pocketsphinx_is_its_witness(tmp_path: Path) -> None:
     from asr_nb.models.ctc import untrained
+
     untrained(["abcdefghijklmnopqrstuvwxyz'"], seed=0).save(tmp_path / "tiny")
     (tmp_path / "ctc.yaml").write_text(EXPERIMENT)
     said = command("run", "ctc.yaml", "--out", "runs", cwd=tmp_path)
     assert said.code == 0, said.err
     folders = run_folders(tmp_path / "runs" / "ctc")
     assert result(folders["train-tiny-ctc-short"])["metrics"]["train.steps"]["value"] == 4
-    assert (folders["audit"] / "witness-pocketsphinx.jsonl").read_text().count('"test_set":"en_clean"') == 4
+    assert (folders["audit"] / "witness-pocketsphinx.jsonl").read_text().count(
+        '"test_set":"en_clean"'
+    ) == 4
     assert "en_clean.tiny-ctc.short.unsupported_spans" in result(folders["audit"])["metrics"]
 
 

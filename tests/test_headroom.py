@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from asr_nb.preprocessing.synthetic import SOUNDS
+from asr_nb.preprocessing.sources.synthetic import SOUNDS
 from asr_nb.runs.experiment import experiment_names, load_experiment, quiet_set, unmeasured
 from conftest import command, result, run_folders
 
@@ -24,6 +24,7 @@ probe_steps: 2
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the untouched models of SWEEP were heard and probed."""
     import asr_nb
+
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "sweep.yaml").write_text(SWEEP % (Path(asr_nb.__file__).parent / "micro"))
     said = command("run", "sweep.yaml", "--stage", "headroom", "--out", "runs", cwd=folder)
@@ -35,21 +36,40 @@ def test_the_sweep_looks_at_dev_and_probes(swept: Path) -> None:
     folders = run_folders(swept / "runs" / "sweep")
     assert list(folders) == ["baseline-micro", "baseline-twin", "headroom", "prepare"]
     micro, headroom = result(folders["baseline-micro"]), result(folders["headroom"])
-    assert micro["metrics"]["en_clean.dev_wer"]["n"] == 12 and "en_clean.dev.real_time_factor" in micro["timings"]
-    heard = [json.loads(line)["id"] for line in (folders["baseline-micro"] / "dev.jsonl").read_text().splitlines()]
-    tested = [json.loads(line)["id"] for line in (folders["baseline-micro"] / "predictions.jsonl").read_text().splitlines()]
+    assert (
+        micro["metrics"]["en_clean.dev_wer"]["n"] == 12
+        and "en_clean.dev.real_time_factor" in micro["timings"]
+    )
+    heard = [
+        json.loads(line)["id"]
+        for line in (folders["baseline-micro"] / "dev.jsonl").read_text().splitlines()
+    ]
+    tested = [
+        json.loads(line)["id"]
+        for line in (folders["baseline-micro"] / "predictions.jsonl").read_text().splitlines()
+    ]
     assert len(heard) == 12 and not set(heard) & set(tested)
-    assert [(one["model"], one["recipe"], one["steps"]) for one in headroom["inputs"]["probes"]] == [
-        ("micro", "short", 2), ("twin", "short", 2)]
+    assert [
+        (one["model"], one["recipe"], one["steps"]) for one in headroom["inputs"]["probes"]
+    ] == [("micro", "short", 2), ("twin", "short", 2)]
     assert headroom["verdict"] == "Worth training? micro with short: don't; twin with short: don't."
     assert not list(folders["headroom"].rglob("*.safetensors")), "a probe's weights are thrown away"
-    assert any("source" in text for text in micro["warnings"]) and "nonspeech.words_per_minute" in micro["metrics"]
+    assert (
+        any("source" in text for text in micro["warnings"])
+        and "nonspeech.words_per_minute" in micro["metrics"]
+    )
 
 
 def test_plan_says_it_before_anything_is_trained(swept: Path, tmp_path: Path) -> None:
     said = command("plan", "sweep.yaml", "--out", "runs", cwd=swept)
-    assert said.code == 0 and "micro with short: don't: it would not be trained, unless with --force" in said.out
-    assert "is not above the target of 30.0 %" in said.out and "in 2 steps the loss went from" in said.out
+    assert (
+        said.code == 0
+        and "micro with short: don't: it would not be trained, unless with --force" in said.out
+    )
+    assert (
+        "is not above the target of 30.0 %" in said.out
+        and "in 2 steps the loss went from" in said.out
+    )
     assert "nonspeech was added" in said.out and "what is forgotten" in said.out
     fresh = command("plan", "sweep.yaml", "--out", tmp_path, cwd=swept)
     assert "micro: not known yet" in fresh.out and "twin: not known yet" in fresh.out
@@ -58,7 +78,9 @@ def test_plan_says_it_before_anything_is_trained(swept: Path, tmp_path: Path) ->
 def test_what_is_not_worth_it_is_declined_and_can_be_forced(swept: Path) -> None:
     choice = "run", "sweep.yaml", "--stage", "train", "--model", "micro", "--out", "runs"
     said = command(*choice, cwd=swept)
-    line = next(line for line in said.err.splitlines() if line.startswith("declined train-micro-short"))
+    line = next(
+        line for line in said.err.splitlines() if line.startswith("declined train-micro-short")
+    )
     assert said.code == 2 and "30.0 %" in line and "--force trains all the same" in line
     forced = command(*choice, "--force", cwd=swept)
     assert forced.code == 0, forced.err
@@ -66,7 +88,9 @@ def test_what_is_not_worth_it_is_declined_and_can_be_forced(swept: Path) -> None
     record = result(trained)
     told = record["inputs"]["headroom"]
     assert (told["word"], told["forced"], len(told["reasons"])) == ("don't", True, 4)
-    assert any(text.startswith("trained by --force against the verdict") for text in record["warnings"])
+    assert any(
+        text.startswith("trained by --force against the verdict") for text in record["warnings"]
+    )
     said = command("card", trained)
     text = (trained / "card.md").read_text("utf-8")
     assert said.code == 0 and "FORCED against: don't" in text and "trained by --force" in text

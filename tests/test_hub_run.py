@@ -21,9 +21,9 @@ import nbformat
 import pytest
 
 TESTS = Path(__file__).parent
-SHORT_WAIT = 0.02   # s; every wait of the second process is cut to this
+SHORT_WAIT = 0.02  # s; every wait of the second process is cut to this
 DATA, MODEL, MINE = "tester/calls", "tester/whisper-micro", "tester/my-adapter"
-SPLITS = {"train": "train", "dev": "validation", "test": "test"}   # ours -> theirs
+SPLITS = {"train": "train", "dev": "validation", "test": "test"}  # ours -> theirs
 COUNTS = {"train": 24, "dev": 6, "test": 12}
 
 
@@ -34,22 +34,29 @@ def calls() -> dict[str, bytes]:
     "A small corpus of Danish telephone speech, without ids."
     from helpers import parquet
 
-    from asr_nb.preprocessing.synthetic import utterances
+    from asr_nb.preprocessing.sources.synthetic import utterances
 
     made = utterances("da", {"channel": "phone", "seed": 1, **COUNTS})
     files = {}
     for ours, theirs in SPLITS.items():
         rows = [row for row in made if row.split == ours]
-        files[f"data/{theirs}-00000-of-00001.parquet"] = parquet({
-            "sentence": [row.text for row in rows], "speaker": [row.speaker for row in rows],
-            "audio": [{"bytes": row.audio, "path": None} for row in rows]})
+        files[f"data/{theirs}-00000-of-00001.parquet"] = parquet(
+            {
+                "sentence": [row.text for row in rows],
+                "speaker": [row.speaker for row in rows],
+                "audio": [{"bytes": row.audio, "path": None} for row in rows],
+            }
+        )
     return files
 
 
 def fill(hub: Any) -> dict[str, str]:
     "Put data sets and models there, some of them out of order; the commits of the two in use."
     data = calls()
-    micro = {path.name: path.read_bytes() for path in sorted((TESTS.parent / "asr_nb" / "micro").iterdir())}
+    micro = {
+        path.name: path.read_bytes()
+        for path in sorted((TESTS.parent / "asr_nb" / "micro").iterdir())
+    }
     commits = {"data": hub.put("dataset", DATA, data), "model": hub.put("model", MODEL, micro)}
     hub.put("dataset", "tester/cut", data)
     hub.cut("dataset", "tester/cut")
@@ -114,15 +121,26 @@ def hears(prepared: Path, revision: str) -> dict[str, dict[str, str]]:
     from peft import PeftModel
 
     from asr_nb.models.family import Decoding, load
-    from asr_nb.runs.prepared import open_set
+    from asr_nb.preprocessing.store.prepared import open_set
 
-    whole, bare = load(MODEL, revision=revision, adapter=snapshot_download(MINE)), load(MODEL, revision=revision)
-    examples, decoding = open_set(prepared / "store" / "calls").examples(bare, "test"), Decoding(batch_size=32)
-    found = {"untouched": bare.decode(examples, decoding), "asr_nb": whole.decode(examples, decoding)}
+    whole, bare = (
+        load(MODEL, revision=revision, adapter=snapshot_download(MINE)),
+        load(MODEL, revision=revision),
+    )
+    examples, decoding = (
+        open_set(prepared / "store" / "calls").examples(bare, "test"),
+        Decoding(batch_size=32),
+    )
+    found = {
+        "untouched": bare.decode(examples, decoding),
+        "asr_nb": whole.decode(examples, decoding),
+    }
     bare.model = PeftModel.from_pretrained(bare.model, MINE)
     found["peft"] = bare.decode(examples, decoding)
-    return {name: {example.id: one.text for example, one in zip(examples, heard, strict=True)}
-            for name, heard in found.items()}
+    return {
+        name: {example.id: one.text for example, one in zip(examples, heard, strict=True)}
+        for name, heard in found.items()
+    }
 
 
 def second_process(train: Path, prepared: Path, revision: str) -> None:
@@ -130,13 +148,25 @@ def second_process(train: Path, prepared: Path, revision: str) -> None:
     wait = time.sleep
     time.sleep = lambda seconds: wait(min(seconds, SHORT_WAIT))
     names = ("none-such", "gated", "limited", "broken", "cut", "cut-once", "pickled")
-    print(json.dumps({
-        "loads": {name: loads(f"tester/{name}") for name in names}
-        | {"gated to nobody": without_token(lambda: loads("tester/gated")), "whatever is newest": loads(MODEL),
-           "wrong revision": loads(MODEL, revision="v9")},
-        "pushes": {"not mine": pushes(train, "tester/not-mine"), "no owner": pushes(train, "my-adapter"),
-                   "nobody": without_token(lambda: pushes(train, "tester/another")), "again": pushes(train, MINE)},
-        "hears": hears(prepared, revision)}))
+    print(
+        json.dumps(
+            {
+                "loads": {name: loads(f"tester/{name}") for name in names}
+                | {
+                    "gated to nobody": without_token(lambda: loads("tester/gated")),
+                    "whatever is newest": loads(MODEL),
+                    "wrong revision": loads(MODEL, revision="v9"),
+                },
+                "pushes": {
+                    "not mine": pushes(train, "tester/not-mine"),
+                    "no owner": pushes(train, "my-adapter"),
+                    "nobody": without_token(lambda: pushes(train, "tester/another")),
+                    "again": pushes(train, MINE),
+                },
+                "hears": hears(prepared, revision),
+            }
+        )
+    )
 
 
 # The first process: it serves, calls the commands, and judges
@@ -150,20 +180,40 @@ class Place:
 
     def experiment(self, name: str, commit: str = "", also: str = "", **options: Any) -> Path:
         "Write the YAML file of an experiment on the corpus: the model's commit, a further model, the corpus's options."
-        told = {"id": DATA, "splits": SPLITS, "columns": {"text": "sentence", "speaker": "speaker"}, **options}
+        told = {
+            "id": DATA,
+            "splits": SPLITS,
+            "columns": {"text": "sentence", "speaker": "speaker"},
+            **options,
+        }
         path = self.folder / f"{name}.yaml"
-        path.write_text(json.dumps({
-            "name": name, "question": "Does the whole way go over the Hub?",
-            "corpus": {"name": "calls", "source": "hub", "language": "da", "options": told},
-            "models": [{"name": "hub-micro", "source": MODEL, "revision": commit},
-                       *([{"name": "further", "source": also}] if also else [])],
-            "recipes": [{"name": "quick", "base": "lora-all", "steps": 4, "evaluations": 2}]}))
+        path.write_text(
+            json.dumps(
+                {
+                    "name": name,
+                    "question": "Does the whole way go over the Hub?",
+                    "corpus": {"name": "calls", "source": "hub", "language": "da", "options": told},
+                    "models": [
+                        {"name": "hub-micro", "source": MODEL, "revision": commit},
+                        *([{"name": "further", "source": also}] if also else []),
+                    ],
+                    "recipes": [
+                        {"name": "quick", "base": "lora-all", "steps": 4, "evaluations": 2}
+                    ],
+                }
+            )
+        )
         return path
 
     def environment(self, home: str = "home", token: str = "hf_dummy") -> dict[str, str]:
         import fake_hub
 
-        ours = {"ASR_NB_RETRY_WAITS": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent), "HF_TOKEN": token}
+        ours = {
+            "ASR_NB_RETRY_WAITS": "",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(TESTS.parent),
+            "HF_TOKEN": token,
+        }
         return {**fake_hub.env(self.url, self.folder / home), **ours}
 
     def call(self, *words: str | Path, **who: str) -> Any:
@@ -179,8 +229,11 @@ class Place:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def tell_story(place: Place, hub: Any) -> dict[str, Any]:
@@ -195,7 +248,9 @@ def tell_story(place: Place, hub: Any) -> dict[str, Any]:
     seen["asked"] = [path for _, path, _ in hub.log[before:] if MODEL in path]
     folders = seen["folders"] = run_folders(place.runs / "calls")
     finished = {name: hashes(folder) for name, folder in folders.items()}
-    seen["unknown"] = place.call("run", place.experiment("calls", also="tester/whisper-mikro"), "--out", place.runs)
+    seen["unknown"] = place.call(
+        "run", place.experiment("calls", also="tester/whisper-mikro"), "--out", place.runs
+    )
     seen["unchanged"] = {name: hashes(folders[name]) == found for name, found in finished.items()}
     seen["push"] = place.call("card", folders["train-hub-micro-quick"], "--push", MINE)
     assert seen["push"].code == 0, seen["push"].err
@@ -205,8 +260,9 @@ def tell_story(place: Place, hub: Any) -> dict[str, Any]:
 
 def go_wrong(place: Place, commits: Mapping[str, str]) -> dict[str, Any]:
     "Prepare as a stream, then what can't be prepared."
+
     def prepare(name: str, token: str = "hf_dummy", **changes: Any) -> dict[str, Any]:
-        options = {"revision": commits["data"], **changes}   # the other line of commands moves main
+        options = {"revision": commits["data"], **changes}  # the other line of commands moves main
         return place.prepare(place.experiment(name, commits["model"], **options), token=token)
 
     return {
@@ -229,11 +285,23 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         told = tell_story(place, hub)
         folders = told["folders"]
         words = [__file__, folders["train-hub-micro-quick"], folders["prepare"], commits["model"]]
-        done = subprocess.run([sys.executable, *map(str, words)], env=place.environment(), cwd=place.folder, text=True,
-                              capture_output=True, timeout=300, check=False)
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            env=place.environment(),
+            cwd=place.folder,
+            text=True,
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
-        return {**told, **wrong.result(), **json.loads(done.stdout.splitlines()[-1]), "commits": commits,
-                "runs": place.runs}
+        return {
+            **told,
+            **wrong.result(),
+            **json.loads(done.stdout.splitlines()[-1]),
+            "commits": commits,
+            "runs": place.runs,
+        }
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -251,23 +319,39 @@ def test_every_stage_finishes(seen: dict[str, Any]) -> None:
     for name in ("prepare", "streamed"):
         assert seen[name]["said"].code == 0, seen[name]["said"].err
     assert "skipped  prepare-" in seen["run"].err
-    names = ["audit", "baseline-hub-micro", "card", "evaluate-hub-micro-quick", "prepare", "train-hub-micro-quick"]
+    names = [
+        "audit",
+        "baseline-hub-micro",
+        "card",
+        "evaluate-hub-micro-quick",
+        "prepare",
+        "train-hub-micro-quick",
+    ]
     assert sorted(seen["folders"]) == names
     assert {result(folder)["status"] for folder in seen["folders"].values()} == {"finished"}
-    assert result(seen["folders"]["baseline-hub-micro"])["metrics"]["calls.wer"]["n"] == COUNTS["test"]
+    assert (
+        result(seen["folders"]["baseline-hub-micro"])["metrics"]["calls.wer"]["n"] == COUNTS["test"]
+    )
 
 
 def test_the_commits_of_the_first_stage_stay(seen: dict[str, Any]) -> None:
     inputs, commits = result(seen["folders"]["prepare"])["inputs"], seen["commits"]
-    assert inputs["calls.revision"] == commits["data"] and inputs["model.hub-micro.revision"] == commits["model"]
+    assert (
+        inputs["calls.revision"] == commits["data"]
+        and inputs["model.hub-micro.revision"] == commits["model"]
+    )
     assert all(len(sha) == 40 for sha in commits.values())
-    assert any(path.endswith("model.safetensors") for path in seen["asked"]), "the cache was gone, so it was read again"
+    assert any(path.endswith("model.safetensors") for path in seen["asked"]), (
+        "the cache was gone, so it was read again"
+    )
     assert all(commits["model"] in path for path in seen["asked"]), seen["asked"]
     assert "bert" in seen["loads"]["whatever is newest"], "and the newest can't be used at all"
 
 
 def test_a_stream_is_the_same_corpus(seen: dict[str, Any]) -> None:
-    whole, streamed = (result(folder) for folder in (seen["folders"]["prepare"], seen["streamed"]["folder"]))
+    whole, streamed = (
+        result(folder) for folder in (seen["folders"]["prepare"], seen["streamed"]["folder"])
+    )
     assert whole["inputs"]["calls.manifest"] == streamed["inputs"]["calls.manifest"]
     manifest = seen["streamed"]["folder"] / "store" / "calls" / "manifest.jsonl"
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
@@ -278,10 +362,19 @@ def test_a_stream_is_the_same_corpus(seen: dict[str, Any]) -> None:
 def test_what_is_published(seen: dict[str, Any]) -> None:
     assert "/tester/my-adapter/commit/" in seen["push"].out
     assert set(seen["pushed"]) == {
-        ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "processor_config.json",
-        "tokenizer.json", "tokenizer_config.json"}
+        ".gitattributes",
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     folder = seen["folders"]["train-hub-micro-quick"] / "model"
-    assert seen["pushed"]["adapter_model.safetensors"] == (folder / "adapter_model.safetensors").read_bytes()
+    assert (
+        seen["pushed"]["adapter_model.safetensors"]
+        == (folder / "adapter_model.safetensors").read_bytes()
+    )
     assert json.loads(seen["pushed"]["adapter_config.json"])["base_model_name_or_path"] == MODEL
 
 
@@ -291,15 +384,25 @@ def test_the_card_says_where_it_comes_from_and_how_well_it_does(seen: dict[str, 
     card = ModelCard(seen["pushed"]["README.md"].decode())
     wer = result(seen["folders"]["evaluate-hub-micro-quick"])["metrics"]["calls.wer"]
     (found,) = card.data.eval_results
-    assert card.data.base_model == MODEL and card.data.datasets == [DATA] and card.data.library_name == "peft"
+    assert (
+        card.data.base_model == MODEL
+        and card.data.datasets == [DATA]
+        and card.data.library_name == "peft"
+    )
     assert (found.dataset_type, found.dataset_revision) == (DATA, seen["commits"]["data"])
     assert found.metric_value == round(100 * wer["value"], 2)
-    assert found.metric_args == {"low": round(100 * wer["low"], 2), "high": round(100 * wer["high"], 2), "n": wer["n"]}
+    assert found.metric_args == {
+        "low": round(100 * wer["low"], 2),
+        "high": round(100 * wer["high"], 2),
+        "n": wer["n"],
+    }
     assert all(commit in card.text for commit in seen["commits"].values())
 
 
 def test_what_was_published_hears_what_was_evaluated(seen: dict[str, Any]) -> None:
-    predictions = (seen["folders"]["evaluate-hub-micro-quick"] / "predictions.jsonl").read_text(encoding="utf-8")
+    predictions = (seen["folders"]["evaluate-hub-micro-quick"] / "predictions.jsonl").read_text(
+        encoding="utf-8"
+    )
     rows = map(json.loads, predictions.splitlines())
     evaluated = {row["id"]: row["hypothesis"] for row in rows if row["test_set"] == "calls"}
     assert len(evaluated) == COUNTS["test"]
@@ -307,13 +410,18 @@ def test_what_was_published_hears_what_was_evaluated(seen: dict[str, Any]) -> No
     assert seen["hears"]["untouched"] != evaluated, "four steps change something"
 
 
-@pytest.mark.parametrize("name, told", [
-    ("no data", ["tester/cals", "no dataset of that name", "HF_TOKEN"]),
-    ("no column", ["calls.options.columns.text", "sentense", "did you mean sentence"]),
-    ("cut", ["tester/cut", "connection", "arrived whole are kept"]),
-    ("gated", ["tester/gated", "accept its terms", "set HF_TOKEN"]),
-])
-def test_a_prepare_that_fails_says_why_in_one_line(seen: dict[str, Any], name: str, told: list[str]) -> None:
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("no data", ["tester/cals", "no dataset of that name", "HF_TOKEN"]),
+        ("no column", ["calls.options.columns.text", "sentense", "did you mean sentence"]),
+        ("cut", ["tester/cut", "connection", "arrived whole are kept"]),
+        ("gated", ["tester/gated", "accept its terms", "set HF_TOKEN"]),
+    ],
+)
+def test_a_prepare_that_fails_says_why_in_one_line(
+    seen: dict[str, Any], name: str, told: list[str]
+) -> None:
     said, folder = seen[name]["said"], seen[name]["folder"]
     assert said.code == 2, said.err
     for words in told:
@@ -331,16 +439,19 @@ def test_a_further_model_that_fails_costs_nothing_that_was_finished(seen: dict[s
     assert all(seen["unchanged"].values()), seen["unchanged"]
 
 
-@pytest.mark.parametrize("name, told", [
-    ("none-such", ["tester/none-such", "no such model on the Hub", "HF_TOKEN"]),
-    ("gated", ["tester/gated", "https://huggingface.co/tester/gated", "HF_TOKEN"]),
-    ("gated to nobody", ["tester/gated", "https://huggingface.co/tester/gated", "HF_TOKEN"]),
-    ("limited", ["tester/limited", "429", "wait"]),
-    ("broken", ["tester/broken", "500", "try again later"]),
-    ("cut", ["tester/cut", "connection"]),
-    ("pickled", ["tester/pickled", "safetensors"]),
-    ("wrong revision", ["v9", MODEL, "no such branch, tag or commit"]),
-])
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("none-such", ["tester/none-such", "no such model on the Hub", "HF_TOKEN"]),
+        ("gated", ["tester/gated", "https://huggingface.co/tester/gated", "HF_TOKEN"]),
+        ("gated to nobody", ["tester/gated", "https://huggingface.co/tester/gated", "HF_TOKEN"]),
+        ("limited", ["tester/limited", "429", "wait"]),
+        ("broken", ["tester/broken", "500", "try again later"]),
+        ("cut", ["tester/cut", "connection"]),
+        ("pickled", ["tester/pickled", "safetensors"]),
+        ("wrong revision", ["v9", MODEL, "no such branch, tag or commit"]),
+    ],
+)
 def test_a_model_that_can_not_be_had(seen: dict[str, Any], name: str, told: list[str]) -> None:
     line = the_line(seen["loads"][name])
     assert line == seen["loads"][name]
@@ -352,11 +463,14 @@ def test_a_passing_fault_of_a_model_is_waited_for(seen: dict[str, Any]) -> None:
     assert len(seen["loads"]["cut-once"]) == 40, seen["loads"]["cut-once"]
 
 
-@pytest.mark.parametrize("name, told", [
-    ("nobody", ["tester/another", "401", "set HF_TOKEN"]),
-    ("not mine", ["tester/not-mine", "403", "may it not do this"]),
-    ("no owner", ["my-adapter", "owner/name"]),
-])
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("nobody", ["tester/another", "401", "set HF_TOKEN"]),
+        ("not mine", ["tester/not-mine", "403", "may it not do this"]),
+        ("no owner", ["my-adapter", "owner/name"]),
+    ],
+)
 def test_a_push_that_is_refused(seen: dict[str, Any], name: str, told: list[str]) -> None:
     assert seen["pushes"][name]["code"] == 2
     for words in told:
@@ -368,7 +482,11 @@ def test_a_second_push_is_a_new_commit(seen: dict[str, Any]) -> None:
 
 
 def test_no_file_holds_the_token(seen: dict[str, Any]) -> None:
-    holding = [path for path in seen["runs"].rglob("*") if path.is_file() and b"hf_dummy" in path.read_bytes()]
+    holding = [
+        path
+        for path in seen["runs"].rglob("*")
+        if path.is_file() and b"hf_dummy" in path.read_bytes()
+    ]
     assert not holding and not any(b"hf_dummy" in content for content in seen["pushed"].values())
 
 

@@ -13,10 +13,14 @@ import pytest
 from asr_nb.runs.notebook import declared_parameters
 from conftest import ROOT
 
-NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+NOTEBOOKS = sorted(
+    path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
+)
 KEPT = sorted((ROOT / "papermill_runs").rglob("*.ipynb"))
 LAB = [path for path in NOTEBOOKS if path.parent.name == "lab"]
-PLACES = re.compile(r"(/work/|/root/|/home/\w|/Users/\w|" + re.escape(tempfile.gettempdir()) + r"/|site-packages/)")
+PLACES = re.compile(
+    r"(/work/|/root/|/home/\w|/Users/\w|" + re.escape(tempfile.gettempdir()) + r"/|site-packages/)"
+)
 
 
 def named(path: Path) -> str:
@@ -24,7 +28,9 @@ def named(path: Path) -> str:
 
 
 def outputs(path: Path) -> list[dict]:
-    return [o for cell in json.loads(path.read_text("utf-8"))["cells"] for o in cell.get("outputs", [])]
+    return [
+        o for cell in json.loads(path.read_text("utf-8"))["cells"] for o in cell.get("outputs", [])
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
@@ -36,7 +42,11 @@ def test_cell_ids_are_there_and_differ(path: Path) -> None:
 @pytest.mark.parametrize("path", LAB, ids=named)
 def test_run_notebooks_declare_their_parameters(path: Path) -> None:
     assert declared_parameters(path)
-    cell = next(c for c in json.loads(path.read_text("utf-8"))["cells"] if "parameters" in c["metadata"].get("tags", []))
+    cell = next(
+        c
+        for c in json.loads(path.read_text("utf-8"))["cells"]
+        if "parameters" in c["metadata"].get("tags", [])
+    )
     assert all("#" in line for line in cell["source"]), "each parameter says what it is"
 
 
@@ -54,7 +64,11 @@ def test_nothing_of_this_machine_and_no_junk(path: Path) -> None:
 @pytest.mark.parametrize("path", KEPT, ids=named)
 def test_a_kept_report_has_its_record(path: Path) -> None:
     record = json.loads((path.parent / "result.json").read_text("utf-8"))
-    shown = [o["data"]["application/vnd.asr-nb+json"] for o in outputs(path) if "application/vnd.asr-nb+json" in o.get("data", {})]
+    shown = [
+        o["data"]["application/vnd.asr-nb+json"]
+        for o in outputs(path)
+        if "application/vnd.asr-nb+json" in o.get("data", {})
+    ]
     assert shown == [record]
 
 
@@ -68,4 +82,9 @@ def test_the_micro_model_in_the_package_is_the_one_that_was_built() -> None:
     record = json.loads((ROOT / "papermill_runs/lab/build_micro/result.json").read_text("utf-8"))
     for name, digest in record["artifacts"].items():
         if name.startswith("model/"):
-            assert hashlib.sha256((ROOT / "asr_nb/micro" / name.removeprefix("model/")).read_bytes()).hexdigest() == digest, name
+            assert (
+                hashlib.sha256(
+                    (ROOT / "asr_nb/micro" / name.removeprefix("model/")).read_bytes()
+                ).hexdigest()
+                == digest
+            ), name

@@ -18,19 +18,19 @@ import numpy as np
 import psutil
 import pytest
 from asr_nb.checks import BadInput, sha256
-from asr_nb.preprocessing import shards
-from asr_nb.preprocessing.audio import encode
-from asr_nb.preprocessing.corpora import Opened
-from asr_nb.preprocessing.pool import Crew
-from asr_nb.preprocessing.provenance import Planned
-from asr_nb.preprocessing.rows import Rules
-from asr_nb.preprocessing.utterances import Ledger, Utterance
-from asr_nb.runs import prepared
-from asr_nb.runs.prepared import Account, Preparation, open_set
+from asr_nb.preprocessing.store import shards
+from asr_nb.preprocessing.sound.audio import encode
+from asr_nb.preprocessing.sources.registry import Opened
+from asr_nb.preprocessing.store.pool import Crew
+from asr_nb.preprocessing.store.provenance import Planned
+from asr_nb.preprocessing.corpus.admission import Rules
+from asr_nb.preprocessing.corpus.utterances import Ledger, Utterance
+from asr_nb.preprocessing.store import prepared
+from asr_nb.preprocessing.store.prepared import Account, Preparation, open_set
 from conftest import ROOT
 
 ROWS, SHARD = 96, 8
-REPEATED, BROKEN = 50, 20   # a row with the sound of another one; one without sound
+REPEATED, BROKEN = 50, 20  # a row with the sound of another one; one without sound
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,14 @@ class Watched:
     seconds: float = field(default=0.02, compare=False)
     kind, version = "watched", 1
 
-    def apply(self, samples: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+    def apply(
+        self, samples: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         time.sleep(self.seconds)
         with open(self.notes, "a") as file:
-            file.write(f"{sha256(samples.tobytes())[:12]} {os.getpid()} {'torch' in sys.modules} {os.environ.get('OMP_NUM_THREADS')}\n")
+            file.write(
+                f"{sha256(samples.tobytes())[:12]} {os.getpid()} {'torch' in sys.modules} {os.environ.get('OMP_NUM_THREADS')}\n"
+            )
         return samples, {}
 
 
@@ -58,7 +62,9 @@ class Crowd:
     def with_babble(self, pool: tuple) -> "Crowd":
         return Crowd(tuple(pool))
 
-    def apply(self, samples: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+    def apply(
+        self, samples: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         name, other = self.pool[generator.integers(len(self.pool))]
         mixed = samples.copy()
         mixed[: len(other)] += 0.1 * other[: len(mixed)]
@@ -70,15 +76,30 @@ def corpus(count: int = ROWS, seconds: float = 0.2) -> Iterator[Utterance]:
     noise = (0.1 * np.random.default_rng(0).normal(size=round(16_000 * seconds))).astype(np.float32)
     for n in range(count):
         sound = encode(np.roll(noise, 7 * (n if n != REPEATED else 1)), container="WAV")
-        yield Utterance(f"clip-{n}", "one", "en", 0.0, b"no sound" if n == BROKEN else sound, speaker=f"voice-{n % 5}",
-                        split=("test", "train")[n >= count // 4])
+        yield Utterance(
+            f"clip-{n}",
+            "one",
+            "en",
+            0.0,
+            b"no sound" if n == BROKEN else sound,
+            speaker=f"voice-{n % 5}",
+            split=("test", "train")[n >= count // 4],
+        )
 
 
-def prepare(folder: Path, crew: Crew, steps: tuple[Planned, ...] = (), count: int = ROWS, seconds: float = 0.2) -> Account:
+def prepare(
+    folder: Path,
+    crew: Crew,
+    steps: tuple[Planned, ...] = (),
+    count: int = ROWS,
+    seconds: float = 0.2,
+) -> Account:
     """Prepare the corpus in small shards."""
     shards.SHARD_ROWS = SHARD
     rules = Rules(max_quarantine=0.5, leaks="drop")
-    return Preparation(Opened(corpus(count, seconds), rules, True), [], folder, Ledger(), steps).run(crew)[1]
+    return Preparation(
+        Opened(corpus(count, seconds), rules, True), [], folder, Ledger(), steps
+    ).run(crew)[1]
 
 
 def drive(folder: str, notes: str, engine: str) -> None:
@@ -93,13 +114,25 @@ def peak(folder: str, count: int) -> None:
 
 
 def start(call: str, cwd: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "2"}
-    return subprocess.Popen([sys.executable, "-c", f"import test_prepare; test_prepare.{call}"], cwd=cwd, text=True,
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "OMP_NUM_THREADS": "2",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import test_prepare; test_prepare.{call}"],
+        cwd=cwd,
+        text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finished(child: subprocess.Popen) -> str:
-    out, err = child.communicate(timeout=300)   # Ray Data takes a minute to begin where the disk is cold
+    out, err = child.communicate(
+        timeout=300
+    )  # Ray Data takes a minute to begin where the disk is cold
     assert child.returncode == 0, err
     return out.strip().splitlines()[-1]
 
@@ -116,7 +149,11 @@ def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
 
 
 def workers_of(child: subprocess.Popen, mark: str) -> list[psutil.Process]:
-    return [one for one in psutil.Process(child.pid).children(recursive=True) if any(mark in word for word in one.cmdline())]
+    return [
+        one
+        for one in psutil.Process(child.pid).children(recursive=True)
+        if any(mark in word for word in one.cmdline())
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +162,17 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Account:
     folder = tmp_path_factory.mktemp("clean") / "noise"
     account = prepare(folder, Crew(0), (Planned(Watched(os.devnull, 0.0)),))
     made = open_set(folder)
-    assert (account.rows, account.shards, account.made, len(made.utterances)) == (ROWS, ROWS // SHARD, ROWS // SHARD, ROWS - 2)
+    assert (account.rows, account.shards, account.made, len(made.utterances)) == (
+        ROWS,
+        ROWS // SHARD,
+        ROWS // SHARD,
+        ROWS - 2,
+    )
     assert {f"clip-{REPEATED}", f"clip-{BROKEN}"}.isdisjoint(row.id for row in made.utterances)
-    assert all(sha256(made.samples(row.id).astype("<f4").tobytes()) == row.audio_sha256 for row in made.utterances)
+    assert all(
+        sha256(made.samples(row.id).astype("<f4").tobytes()) == row.audio_sha256
+        for row in made.utterances
+    )
     return account
 
 
@@ -151,7 +196,9 @@ def test_a_killed_driver_costs_a_shard_a_worker(tmp_path: Path, clean: Account) 
     child.kill()
     child.communicate()
     psutil.wait_procs(workers, timeout=10)
-    assert len(workers) == 2 and not any(worker.is_running() for worker in workers), "workers outlive their driver"
+    assert len(workers) == 2 and not any(worker.is_running() for worker in workers), (
+        "workers outlive their driver"
+    )
     kept = sealed(tmp_path / "noise")
     assert kept < ROWS // SHARD and not (tmp_path / "noise" / "set.json").exists()
     account = json.loads(finished(start("drive('noise', 'notes', 'local')", tmp_path)))
@@ -199,7 +246,9 @@ def test_babble_is_the_same_for_every_worker_and_of_the_same_split(tmp_path: Pat
     assert len(list((tmp_path / "2" / "babble").iterdir())) == 1
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, clean: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, clean: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write, left = shards.ArrayStore.write, [5]
 
     def full(folder: Path, items: Any, dtype: str) -> Any:
@@ -210,14 +259,19 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, clean: Accoun
 
     steps = (Planned(Watched(os.devnull, 0.0)),)
     monkeypatch.setattr(shards.ArrayStore, "write", full)
-    with pytest.raises(BadInput, match="disk: 'full' can't be used; noise: what is sealed stays, 4 so far"):
+    with pytest.raises(
+        BadInput, match="disk: 'full' can't be used; noise: what is sealed stays, 4 so far"
+    ):
         prepare(tmp_path / "noise", Crew(0), steps)
     account = prepare(tmp_path / "noise", Crew(0), steps)
     assert (account.digest, account.made) == (clean.digest, ROWS // SHARD - 4)
 
 
-def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from asr_nb.preprocessing import estimate
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asr_nb.preprocessing.store import estimate
+
     monkeypatch.setattr(estimate, "free_bytes", lambda folder: 10**6)
     opened = Opened(list(corpus()), Rules(), True)
     with pytest.raises(BadInput, match="disk: '1.0 MB free' can't be used; .* will be written"):
@@ -226,7 +280,9 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    once, four = (float(finished(start(f"peak('noise-{count}', {count})", tmp_path))) for count in (128, 512))
+    once, four = (
+        float(finished(start(f"peak('noise-{count}', {count})", tmp_path))) for count in (128, 512)
+    )
     assert four < 1.15 * once, f"{once:.0f} MB for 128 clips, {four:.0f} MB for 512"
 
 

@@ -14,7 +14,16 @@ import nbformat
 import pytest
 from conftest import Said, command, result, run_folders
 
-CANARIES = ("quibblefrotz", "xanthippe", "snickersnee", "vorpalshire", "jabberwockery", "bandersnatch", "tumtumtree", "frumious")
+CANARIES = (
+    "quibblefrotz",
+    "xanthippe",
+    "snickersnee",
+    "vorpalshire",
+    "jabberwockery",
+    "bandersnatch",
+    "tumtumtree",
+    "frumious",
+)
 TEXT, SPEAKER, CALL, TAG, FOLDER, FILE, HEARD, BROKEN = CANARIES
 YAML = f"""
 name: NAME
@@ -41,19 +50,35 @@ ROWS = ("train", "train", "train", "train", "dev", "test", "test", "test")
 
 def plant(folder: Path) -> None:
     """A folder of calls: eight that can be used, one that can't, one that stands in the manifest alone, and a line that is none."""
-    from asr_nb.preprocessing.synthetic import utterances
+    from asr_nb.preprocessing.sources.synthetic import utterances
+
     folder.mkdir()
-    spoken = list(utterances("en", {"channel": "clean", "train": 4, "dev": 1, "test": 3, "seed": 5, "workers": 1}))
+    spoken = list(
+        utterances(
+            "en", {"channel": "clean", "train": 4, "dev": 1, "test": 3, "seed": 5, "workers": 1}
+        )
+    )
     rows = []
     for n, (split, said) in enumerate(zip(ROWS, spoken, strict=True)):
         (folder / f"{FILE}-{n}.flac").write_bytes(said.audio)
-        rows.append({"file": f"{FILE}-{n}.flac", "text": f"{said.text} {TEXT}", "split": split, "dialect": TAG,
-                     "speaker": f"{SPEAKER}-{n % 3}", "call": f"{CALL}-{n % 4}"})
+        rows.append(
+            {
+                "file": f"{FILE}-{n}.flac",
+                "text": f"{said.text} {TEXT}",
+                "split": split,
+                "dialect": TAG,
+                "speaker": f"{SPEAKER}-{n % 3}",
+                "call": f"{CALL}-{n % 4}",
+            }
+        )
     (folder / f"{BROKEN}.flac").write_bytes(b"fLaC" + bytes(100))
     rows += [{**rows[0], "file": f"{BROKEN}.flac"}, {**rows[0], "file": f"{FILE}-missing.flac"}]
     lines = [json.dumps(row) for row in rows] + [f'{{"file": "{FILE}-cut.flac", "text": "{TEXT}']
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
-    heard = [json.dumps({"id": f"{FILE}-{n}.flac", "text": f"{HEARD} {rows[n]['text']}"}) + "\n" for n in (5, 6, 7)]
+    heard = [
+        json.dumps({"id": f"{FILE}-{n}.flac", "text": f"{HEARD} {rows[n]['text']}"}) + "\n"
+        for n in (5, 6, 7)
+    ]
     (folder / f"{HEARD}-all.jsonl").write_text("".join(heard))
     (folder / f"{HEARD}.jsonl").write_text("".join(heard[:2]))
 
@@ -67,7 +92,11 @@ def pictures(path: Path) -> Iterator[bytes]:
     """The images in a notebook, as files."""
     for cell in nbformat.read(path, as_version=4).cells:
         for output in cell.get("outputs", []):
-            yield from (base64.b64decode(data) for mime, data in output.get("data", {}).items() if mime == "image/png")
+            yield from (
+                base64.b64decode(data)
+                for mime, data in output.get("data", {}).items()
+                if mime == "image/png"
+            )
 
 
 def leaks(root: Path, strings: tuple[str, ...] = CANARIES) -> list[str]:
@@ -79,7 +108,9 @@ def leaks(root: Path, strings: tuple[str, ...] = CANARIES) -> list[str]:
             continue
         contents = [str(place), *([path.read_bytes()] if path.is_file() else [])]
         contents += pictures(path) if path.suffix == ".ipynb" else []
-        where += [f"{place}: {string}" for content in contents for string in found_in(content, strings)]
+        where += [
+            f"{place}: {string}" for content in contents for string in found_in(content, strings)
+        ]
     return where
 
 
@@ -89,12 +120,19 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
     place = tmp_path_factory.mktemp("privacy")
     plant(place / FOLDER)
     (place / "calls.yaml").write_text(YAML.replace("NAME", "calls").replace("SHARE", "0.5"))
-    ran = command("run", "calls.yaml", "--out", "runs", "--force", "-p", "keep_states=true", cwd=place)   # the micro model is good at it already
+    ran = command(
+        "run", "calls.yaml", "--out", "runs", "--force", "-p", "keep_states=true", cwd=place
+    )  # the micro model is good at it already
     assert ran.code == 0, ran.err
     folders = run_folders(place / "runs" / "calls")
-    said = [ran, command("plan", "calls.yaml", "--out", "runs", cwd=place), command("status", "runs", cwd=place),
-            command("compare", folders["baseline-micro"], folders["evaluate-micro-short"], cwd=place),
-            command("card", folders["train-micro-short"], cwd=place), command("labbook", "runs", cwd=place)]
+    said = [
+        ran,
+        command("plan", "calls.yaml", "--out", "runs", cwd=place),
+        command("status", "runs", cwd=place),
+        command("compare", folders["baseline-micro"], folders["evaluate-micro-short"], cwd=place),
+        command("card", folders["train-micro-short"], cwd=place),
+        command("labbook", "runs", cwd=place),
+    ]
     assert not any(one.code for one in said), [one.err for one in said if one.code]
     return place / "runs" / "calls", said
 
@@ -104,27 +142,59 @@ def test_no_word_or_name_leaves_the_private_folders(calls: tuple[Path, list[Said
     assert leaks(root.parent) == []
     assert [found_in(one.out + one.err) for one in said] == [set()] * len(said)
     kinds = {path.suffix for path in root.parent.rglob("*") if "private" not in path.parts}
-    assert {".ipynb", ".json", ".jsonl", ".html", ".md", ".yaml"} <= kinds, "the search had something to look at"
+    assert {".ipynb", ".json", ".jsonl", ".html", ".md", ".yaml"} <= kinds, (
+        "the search had something to look at"
+    )
 
 
 def test_nothing_that_was_heard_or_said_is_shown(calls: tuple[Path, list[Said]]) -> None:
     from asr_nb.evaluation.decoding import read_predictions
+
     root, _ = calls
-    rows = [row for path in root.glob("*/private/*.jsonl") if path.name != "quarantine.jsonl" for row in read_predictions(path)]
-    texts = {text for row in rows for text in (row.reference, row.hypothesis.strip(), row.id) if len(text) > 9}
+    rows = [
+        row
+        for path in root.glob("*/private/*.jsonl")
+        if path.name != "quarantine.jsonl"
+        for row in read_predictions(path)
+    ]
+    texts = {
+        text
+        for row in rows
+        for text in (row.reference, row.hypothesis.strip(), row.id)
+        if len(text) > 9
+    }
     assert len(texts) > 6
     assert leaks(root.parent, tuple(texts)) == []
     for path in root.glob("*/*.ipynb"):
-        outputs = [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", [])]
+        outputs = [
+            o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", [])
+        ]
         assert outputs and not [o for o in outputs if o.output_type == "stream"]
-        assert {mime.split("/")[0] for o in outputs for mime in o.data} <= {"text", "image", "application"}
+        assert {mime.split("/")[0] for o in outputs for mime in o.data} <= {
+            "text",
+            "image",
+            "application",
+        }
         assert "<audio" not in path.read_text(encoding="utf-8")
 
 
 def test_the_search_would_find_them(calls: tuple[Path, list[Said]]) -> None:
     root, _ = calls
-    hidden = [path for path in root.rglob("*") if "private" in path.relative_to(root).parts and path.is_file()]
-    assert set.union(*(found_in(path.read_bytes()) for path in hidden)) >= {TEXT, SPEAKER, CALL, TAG, FOLDER, FILE, HEARD, BROKEN}
+    hidden = [
+        path
+        for path in root.rglob("*")
+        if "private" in path.relative_to(root).parts and path.is_file()
+    ]
+    assert set.union(*(found_in(path.read_bytes()) for path in hidden)) >= {
+        TEXT,
+        SPEAKER,
+        CALL,
+        TAG,
+        FOLDER,
+        FILE,
+        HEARD,
+        BROKEN,
+    }
     copy = root.parent / "leak.md"
     copy.write_text(f"Said in {FILE}-3.flac")
     assert leaks(root.parent) == [f"leak.md: {FILE}"]
@@ -134,29 +204,56 @@ def test_the_search_would_find_them(calls: tuple[Path, list[Said]]) -> None:
 def test_the_private_folder_is_closed_ignored_and_named(calls: tuple[Path, list[Said]]) -> None:
     root, _ = calls
     folders = [path for path in root.rglob("private") if path.is_dir()]
-    assert {path.parent.name.split("-")[0] for path in folders} >= {"calls", "prepare", "baseline", "evaluate", "audit"}
+    assert {path.parent.name.split("-")[0] for path in folders} >= {
+        "calls",
+        "prepare",
+        "baseline",
+        "evaluate",
+        "audit",
+    }
     for folder in folders:
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and (folder / ".gitignore").read_text() == "*\n"
+        assert (
+            stat.S_IMODE(folder.stat().st_mode) == 0o700
+            and (folder / ".gitignore").read_text() == "*\n"
+        )
     for name, folder in run_folders(root).items():
         assert "private" in result(folder)["inputs"]["privacy"], name
     assert not list(root.glob("*/predictions.jsonl")) and not list(root.glob("*/store"))
-    assert {path.parent.name for path in root.rglob("states")} == {"private"}, "what the encoder made is as private as the sound"
-    card, = root.glob("card-*/train-*.md")
-    assert "private" in card.read_text() and "predictions" not in card.read_text() and "sha256" not in card.read_text()
+    assert {path.parent.name for path in root.rglob("states")} == {"private"}, (
+        "what the encoder made is as private as the sound"
+    )
+    (card,) = root.glob("card-*/train-*.md")
+    assert (
+        "private" in card.read_text()
+        and "predictions" not in card.read_text()
+        and "sha256" not in card.read_text()
+    )
 
 
 def test_the_ledger_has_salted_ids_and_reasons(calls: tuple[Path, list[Said]]) -> None:
     from asr_nb.runs.privacy import kept, veil_of
+
     root, _ = calls
     folder = run_folders(root)["prepare"]
-    shown, whole = ([json.loads(line) for line in path.read_text().splitlines()]
-                    for path in (folder / "quarantine.jsonl", kept(folder, "quarantine.jsonl")))
-    assert sorted(row["reason"] for row in shown) == ["audio_missing", "row_unreadable", "undecodable"]
+    shown, whole = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (folder / "quarantine.jsonl", kept(folder, "quarantine.jsonl"))
+    )
+    assert sorted(row["reason"] for row in shown) == [
+        "audio_missing",
+        "row_unreadable",
+        "undecodable",
+    ]
     assert [row["id"] for row in shown] == [veil_of(root).id(row["id"]) for row in whole]
-    assert {row["detail"] for row in shown} == {""} and found_in(json.dumps(whole)) >= {BROKEN, FILE}
+    assert {row["detail"] for row in shown} == {""} and found_in(json.dumps(whole)) >= {
+        BROKEN,
+        FILE,
+    }
 
 
-def test_a_witness_that_lacks_an_utterance_is_warned_of_without_its_name(calls: tuple[Path, list[Said]]) -> None:
+def test_a_witness_that_lacks_an_utterance_is_warned_of_without_its_name(
+    calls: tuple[Path, list[Said]],
+) -> None:
     root, _ = calls
     told = result(run_folders(root)["audit"])
     assert any("theirs is no witness on calls: BadInput (" in text for text in told["warnings"])
@@ -164,25 +261,37 @@ def test_a_witness_that_lacks_an_utterance_is_warned_of_without_its_name(calls: 
 
 
 def test_a_second_call_changes_nothing_and_a_clone_without_private_folders_counts_as_done(
-    calls: tuple[Path, list[Said]], tmp_path: Path,
+    calls: tuple[Path, list[Said]],
+    tmp_path: Path,
 ) -> None:
     import shutil
+
     root, _ = calls
-    shutil.copytree(root, tmp_path / "runs" / "calls", ignore=shutil.ignore_patterns("private", "model", ".lock"))
+    shutil.copytree(
+        root,
+        tmp_path / "runs" / "calls",
+        ignore=shutil.ignore_patterns("private", "model", ".lock"),
+    )
     said = command("run", "calls.yaml", "--out", tmp_path / "runs", cwd=root.parent.parent)
-    assert said.code == 0 and "finished before" in said.err and "finished prepare" not in said.err, said.err
+    assert (
+        said.code == 0 and "finished before" in said.err and "finished prepare" not in said.err
+    ), said.err
 
 
 def test_a_stage_that_fails_says_no_name_either(tmp_path: Path) -> None:
     plant(tmp_path / FOLDER)
     (tmp_path / "calls.yaml").write_text(YAML.replace("NAME", "calls").replace("SHARE", "0.01"))
     said = command("run", "calls.yaml", "--out", "runs", "--stage", "prepare", cwd=tmp_path)
-    folder, = (tmp_path / "runs" / "calls").glob("prepare-*")
+    (folder,) = (tmp_path / "runs" / "calls").glob("prepare-*")
     assert said.code == 2 and "BadInput" in said.err
     assert found_in(said.out + said.err) == set() and leaks(tmp_path / "runs") == []
     report = (folder / "prepare.ipynb").read_text(encoding="utf-8")
-    assert "DID NOT FINISH" in report and "BadInput" in report and result(folder)["status"] == "failed"
-    assert "max_quarantine" in (folder / "private" / "error.txt").read_text(), "its owner can read what was wrong"
+    assert (
+        "DID NOT FINISH" in report and "BadInput" in report and result(folder)["status"] == "failed"
+    )
+    assert "max_quarantine" in (folder / "private" / "error.txt").read_text(), (
+        "its owner can read what was wrong"
+    )
     assert "private/error.txt" in said.err
 
 
@@ -200,29 +309,48 @@ raise ENDING
 @pytest.mark.parametrize("ending", ["ValueError(names[4])", "SystemExit(names[6])"])
 def test_what_is_printed_or_raised_is_not_kept(tmp_path: Path, ending: str) -> None:
     from asr_nb.runs.notebook import execute
+
     root = tmp_path / "calls"
     root.mkdir()
     (tmp_path / "names.txt").write_text("\n".join(CANARIES))
     (root / "experiment.yaml").write_text("corpus: {name: calls, source: folder, privacy: private}")
-    cells = [nbformat.v4.new_code_cell("experiment: str = ''", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell(UNRULY.replace("ENDING", ending))]
+    cells = [
+        nbformat.v4.new_code_cell("experiment: str = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(UNRULY.replace("ENDING", ending)),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "unruly.ipynb")
-    told = execute(tmp_path / "unruly.ipynb", root / "run", {"stage": "unruly", "experiment": "calls", "run": "run", "parameters": {}})
+    told = execute(
+        tmp_path / "unruly.ipynb",
+        root / "run",
+        {"stage": "unruly", "experiment": "calls", "run": "run", "parameters": {}},
+    )
     assert told.status == "failed" and ending.split("(")[0] in told.reason
     assert found_in(told.reason) == set() and leaks(root) == []
     assert not list(root.glob("run/**/*.part.ipynb"))
-    assert found_in((root / "run" / "private" / "error.txt").read_bytes()), "its owner can read what was wrong"
+    assert found_in((root / "run" / "private" / "error.txt").read_bytes()), (
+        "its owner can read what was wrong"
+    )
 
 
 def test_what_the_plan_refuses_is_not_named(tmp_path: Path) -> None:
     text = YAML.replace("NAME", "calls").replace("SHARE", "0.5")
     plant(tmp_path / FOLDER)
     (tmp_path / "calls.yaml").write_text(text)
-    for change, line in ((f"path: {FOLDER}\n", "calls.options.path: '(not shown)' can't be used; a file, or a folder"),
-                         ("max_quarantine: 0.5", "calls.options.split")):
+    for change, line in (
+        (
+            f"path: {FOLDER}\n",
+            "calls.options.path: '(not shown)' can't be used; a file, or a folder",
+        ),
+        ("max_quarantine: 0.5", "calls.options.split"),
+    ):
         new = f"path: {FOLDER}-elsewhere\n" if "path" in change else f"split: {TAG}"
         (tmp_path / "wrong.yaml").write_text(text.replace(change, new))
         said = command("plan", "wrong.yaml", cwd=tmp_path)
-        assert (said.code, said.out, said.err.count("\n"), found_in(said.err)) == (2, "", 1, set()) and line in said.err
+        assert (said.code, said.out, said.err.count("\n"), found_in(said.err)) == (
+            2,
+            "",
+            1,
+            set(),
+        ) and line in said.err
     said = command("run", "calls.yaml", "--engine", "ray", cwd=tmp_path)
     assert said.code == 2 and "private" in said.err and not (tmp_path / "papermill_runs").exists()

@@ -13,19 +13,39 @@ import yaml
 from conftest import ROOT, result, run_folders
 
 README = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()]
-EXECUTED_BY_CI = {"make test"}   # this very test runs in it
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.strip()
+]
+EXECUTED_BY_CI = {"make test"}  # this very test runs in it
 
 
 def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", **more}
-    return subprocess.run(line, shell=True, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1",
+        **more,
+    }
+    return subprocess.run(
+        line, shell=True, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
+    )
 
 
 def test_every_command_is_known_here() -> None:
     assert set(COMMANDS) == {
-        "make demo", "make test", "asr-nb check", "asr-nb plan demo", "asr-nb run toy --out my_runs", "asr-nb status my_runs",
-        "asr-nb labbook my_runs", "asr-nb plan my_calls.yaml", "asr-nb run my_calls.yaml"}
+        "make demo",
+        "make test",
+        "asr-nb check",
+        "asr-nb plan demo",
+        "asr-nb run toy --out my_runs",
+        "asr-nb status my_runs",
+        "asr-nb labbook my_runs",
+        "asr-nb plan my_calls.yaml",
+        "asr-nb run my_calls.yaml",
+    }
 
 
 def test_the_commands_on_the_toy(toy: Path, tmp_path: Path) -> None:
@@ -38,19 +58,26 @@ def test_the_commands_on_the_toy(toy: Path, tmp_path: Path) -> None:
 
 
 def test_ones_own_recordings(tmp_path: Path) -> None:
-    from asr_nb.preprocessing import synthetic
+    from asr_nb.preprocessing.sources import synthetic
+
     described = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.S)[1])
-    described["recipes"] = [{"name": "full", "steps": 3, "evaluations": 1}]    # the README's would take minutes
+    described["recipes"] = [
+        {"name": "full", "steps": 3, "evaluations": 1}
+    ]  # the README's would take minutes
     (tmp_path / "my_calls.yaml").write_text(yaml.safe_dump(described))
     rows = synthetic.utterances("da", {"channel": "phone", "train": 40, "seed": 5})
     (tmp_path / "recordings").mkdir()
     lines = []
     for row in rows:
         (tmp_path / "recordings" / f"{row.id}.flac").write_bytes(row.audio)
-        lines.append(json.dumps({"file": f"{row.id}.flac", "text": row.text, "speaker": row.speaker}))
+        lines.append(
+            json.dumps({"file": f"{row.id}.flac", "text": row.text, "speaker": row.speaker})
+        )
     (tmp_path / "recordings" / "manifest.jsonl").write_text("\n".join(lines))
     for line in (c for c in COMMANDS if "my_calls" in c):
-        forced = " --force" if line.startswith("asr-nb run") else ""   # the micro model is good at these already
+        forced = (
+            " --force" if line.startswith("asr-nb run") else ""
+        )  # the micro model is good at these already
         done = shell(line + forced, tmp_path)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
     folders = run_folders(tmp_path / "papermill_runs" / "my_calls")
@@ -64,7 +91,9 @@ def test_the_demo(tmp_path: Path) -> None:
     done = shell(f"make demo OUT={tmp_path / 'demo'}", ROOT, MAKEFLAGS="")
     assert done.returncode == 0, done.stdout + done.stderr
     folders = run_folders(tmp_path / "demo" / "demo")
-    before, full = (result(folders[name])["metrics"] for name in ("baseline-micro", "evaluate-micro-full"))
+    before, full = (
+        result(folders[name])["metrics"] for name in ("baseline-micro", "evaluate-micro-full")
+    )
     assert full["da_phone.wer"]["value"] <= 0.5 * before["da_phone.wer"]["value"]
     assert full["da_phone.wer_change"]["high"] < 0
     assert full["en_clean.wer_change"]["low"] > 0, "what was forgotten shows"

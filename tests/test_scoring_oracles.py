@@ -19,7 +19,7 @@ from asr_nb.evaluation.decoding import Prediction
 from asr_nb.evaluation.scoring import Counts, score
 from asr_nb.evaluation.significance import bootstrap, paired_bootstrap
 from asr_nb.evaluation.summary import scored
-from asr_nb.preprocessing.text import normaliser
+from asr_nb.preprocessing.text.normalisers import normaliser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
@@ -31,13 +31,22 @@ UTTERANCES = 10_000
 def texts(seed: int, vocabulary: int, wrong: float) -> tuple[list[str], list[str]]:
     """References and hypotheses of 0 to 20 words; few words: the same ones come again and again."""
     generator = random.Random(seed)
-    words = [f"{generator.choice(('få', 'sø', 'it', 'æb', 'élé'))}{chr(97 + i % 26)}{i // 26 or ''}" for i in range(vocabulary)]
+    words = [
+        f"{generator.choice(('få', 'sø', 'it', 'æb', 'élé'))}{chr(97 + i % 26)}{i // 26 or ''}"
+        for i in range(vocabulary)
+    ]
     said, heard = [], []
     for _ in range(UTTERANCES):
         line, misheard = [generator.choice(words) for _ in range(generator.randint(0, 20))], []
         for word in line:
             chance = generator.random()
-            misheard += [generator.choice(words)] if chance < 0.6 * wrong else [] if chance < 0.8 * wrong else [word]
+            misheard += (
+                [generator.choice(words)]
+                if chance < 0.6 * wrong
+                else []
+                if chance < 0.8 * wrong
+                else [word]
+            )
             misheard += [generator.choice(words)] if generator.random() < 0.2 * wrong else []
         said.append(" ".join(line))
         heard.append(" ".join(misheard))
@@ -46,20 +55,27 @@ def texts(seed: int, vocabulary: int, wrong: float) -> tuple[list[str], list[str
 
 def table(counts: Counts) -> np.ndarray:
     """Hits, substitutions, deletions and insertions of each utterance."""
-    return np.stack([counts.hits, counts.substitutions, counts.deletions, counts.insertions], axis=1)
+    return np.stack(
+        [counts.hits, counts.substitutions, counts.deletions, counts.insertions], axis=1
+    )
 
 
 @pytest.mark.parametrize("vocabulary", [3000, 12])
 def test_counts_like_jiwer(vocabulary: int) -> None:
     said, heard = texts(0, vocabulary, 0.3)
     scores = score(said, heard, normaliser("basic"))
-    for ours, process in ((scores.words, jiwer.process_words), (scores.characters, jiwer.process_characters)):
+    for ours, process in (
+        (scores.words, jiwer.process_words),
+        (scores.characters, jiwer.process_characters),
+    ):
         found = process(said, heard)
         rows = []
         for chunks in found.alignments:
             kinds = Counter()
             for chunk in chunks:
-                kinds[chunk.type] += max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+                kinds[chunk.type] += max(
+                    chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+                )
             rows.append([kinds[kind] for kind in ("equal", "substitute", "delete", "insert")])
         assert (table(ours) == np.array(rows)).all(), "utterance by utterance"
         assert ours.rate == getattr(found, "wer" if hasattr(found, "wer") else "cer")
@@ -70,34 +86,86 @@ def sclite(folder: Path, said: list[str], heard: list[str]) -> np.ndarray:
     for name, lines in (("said", said), ("heard", heard)):
         rows = [f"{line} (s{i % 20}_{i:05d})\n" for i, line in enumerate(lines)]
         (folder / name).write_text("".join(rows), encoding="utf-8")
-    given = ["-r", "said", "trn", "-h", "heard", "trn", "-i", "spu_id", "-e", "utf-8", "-s", "-o", "sgml", "stdout"]
-    done = subprocess.run([SCLITE, *given], cwd=folder, capture_output=True, encoding="utf-8", timeout=120, check=True)
+    given = [
+        "-r",
+        "said",
+        "trn",
+        "-h",
+        "heard",
+        "trn",
+        "-i",
+        "spu_id",
+        "-e",
+        "utf-8",
+        "-s",
+        "-o",
+        "sgml",
+        "stdout",
+    ]
+    done = subprocess.run(
+        [SCLITE, *given], cwd=folder, capture_output=True, encoding="utf-8", timeout=120, check=True
+    )
     paths = dict(re.findall(r'<PATH id="\(?s\d+_(\d+)\)?"[^>]*>\n(.*)\n</PATH>', done.stdout))
     kinds = [re.findall(r"(?:^|:)([CSDI]),", paths[f"{i:05d}"]) for i in range(len(said))]
     return np.array([[row.count(kind) for kind in "CSDI"] for row in kinds])
 
 
 @pytest.mark.skipif(not SCLITE.exists(), reason="sctk is not installed")
-@pytest.mark.parametrize(("vocabulary", "wrong", "longer"), [(3000, 0.3, 0), (30, 0.2, 0), (12, 0.8, 0.02)])
+@pytest.mark.parametrize(
+    ("vocabulary", "wrong", "longer"), [(3000, 0.3, 0), (30, 0.2, 0), (12, 0.8, 0.02)]
+)
 def test_counts_like_sclite(tmp_path: Path, vocabulary: int, wrong: float, longer: float) -> None:
     said, heard = texts(1, vocabulary, wrong)
-    ours, theirs = table(score(said, heard, normaliser("basic")).words), sclite(tmp_path, said, heard)
+    ours, theirs = (
+        table(score(said, heard, normaliser("basic")).words),
+        sclite(tmp_path, said, heard),
+    )
     assert (ours[:, :3].sum(1) == theirs[:, :3].sum(1)).all(), "words said"
     assert (ours[:, 2] - ours[:, 3] == theirs[:, 2] - theirs[:, 3]).all(), "words heard"
-    cost = [Levenshtein.distance(a.split(), b.split(), weights=(3, 3, 4)) for a, b in zip(said, heard, strict=True)]
+    cost = [
+        Levenshtein.distance(a.split(), b.split(), weights=(3, 3, 4))
+        for a, b in zip(said, heard, strict=True)
+    ]
     assert (theirs @ [0, 4, 3, 3] == cost).all(), "sclite's own measure"
     more = theirs[:, 1:].sum(1) - ours[:, 1:].sum(1)
-    assert (more >= 0).all() and (more > 0).mean() <= longer, f"{(more > 0).sum()} utterances, {more.sum()} errors more"
+    assert (more >= 0).all() and (more > 0).mean() <= longer, (
+        f"{(more > 0).sum()} utterances, {more.sum()} errors more"
+    )
     assert (theirs[:, 0] >= ours[:, 0])[more == 0].all(), "it prefers words that are right"
 
 
-PIECES = ["ja", "Nej", "to", "tre", "tres", "bog", "bogen", "café", "cafe", "å", "a", "7", "77", "?", "York", "你", "你好", "三", "-", "é"]
+PIECES = [
+    "ja",
+    "Nej",
+    "to",
+    "tre",
+    "tres",
+    "bog",
+    "bogen",
+    "café",
+    "cafe",
+    "å",
+    "a",
+    "7",
+    "77",
+    "?",
+    "York",
+    "你",
+    "你好",
+    "三",
+    "-",
+    "é",
+]
 TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=16).map(" ".join)
 
 
 @settings(max_examples=200, deadline=None)
-@given(said=TEXT, heard=TEXT, language=st.sampled_from(["en", "da-DK", "fr", "de", "es", "zh", "ko", ""]),
-       rule=st.sampled_from(["basic", "verbatim", "chinese", "danish"]))
+@given(
+    said=TEXT,
+    heard=TEXT,
+    language=st.sampled_from(["en", "da-DK", "fr", "de", "es", "zh", "ko", ""]),
+    rule=st.sampled_from(["basic", "verbatim", "chinese", "danish"]),
+)
 def test_buckets_sum_to_the_errors(said: str, heard: str, language: str, rule: str) -> None:
     row, how = Prediction("a", "set", said, heard, language, 1.0), normaliser(rule)
     (found,), counts = errors.classify([row], how), scored([row], how).primary
@@ -121,11 +189,22 @@ def predictions(wrong: float, seed: int) -> list[Prediction]:
     """A test set of 200 speakers as one system hears it."""
     said, _ = texts(2, 4000, 0)
     generator, words = random.Random(seed), sorted({word for line in said for word in line.split()})
-    return [Prediction(
-        str(i), "calls", line.capitalize() + ".",
-        " ".join(generator.choice(words) if generator.random() < wrong else word for word in line.split()), "da",
-        1 + len(line) / 15, f"s{i % 200}", tags={"dialect": f"d{i % 7}", "channel": "phone" if i % 2 else "clean"})
-        for i, line in enumerate(said)]
+    return [
+        Prediction(
+            str(i),
+            "calls",
+            line.capitalize() + ".",
+            " ".join(
+                generator.choice(words) if generator.random() < wrong else word
+                for word in line.split()
+            ),
+            "da",
+            1 + len(line) / 15,
+            f"s{i % 200}",
+            tags={"dialect": f"d{i % 7}", "channel": "phone" if i % 2 else "clean"},
+        )
+        for i, line in enumerate(said)
+    ]
 
 
 def test_ten_thousand_utterances_are_all_accounted_for() -> None:
@@ -135,12 +214,16 @@ def test_ten_thousand_utterances_are_all_accounted_for() -> None:
     named = [found.named() for found in scores]
     speakers = [row.speaker for row in before]
     intervals = [bootstrap(found.words.errors, found.words.reference, speakers) for found in scores]
-    change = paired_bootstrap(*(found.words.errors for found in scores), scores[0].words.reference, speakers)
+    change = paired_bootstrap(
+        *(found.words.errors for found in scores), scores[0].words.reference, speakers
+    )
     rows = slices.slice_table(after, rule, before)
     found = [errors.buckets(system, rule, None) for system in (before, after)]
     lost = errors.broken(before, after, rule, None)
     errors.confusions(after, rule)
     errors.distribution(after, rule)
     assert change.high < 0 and named[1]["wer"] < named[0]["wer"] == intervals[0].value
-    assert [sum(filter(None, counts.values())) for counts in found] == [int(s.words.errors.sum()) for s in scores]
+    assert [sum(filter(None, counts.values())) for counts in found] == [
+        int(s.words.errors.sum()) for s in scores
+    ]
     assert sum(row.n for row in rows if row.slice == "dialect") == UTTERANCES and lost

@@ -19,12 +19,20 @@ KINDS = {"C": "hit", "S": "substitution", "D": "deletion", "I": "insertion"}
 pytestmark = pytest.mark.skipif(not (SCTK / "sc_stats").exists(), reason="sctk is not installed")
 
 
-def misheard(words: list[str], wrong: float, other: list[str], generator: random.Random) -> list[str]:
+def misheard(
+    words: list[str], wrong: float, other: list[str], generator: random.Random
+) -> list[str]:
     """Words of which each may be replaced, left out, or followed by another one."""
     heard = []
     for word in words:
         chance = generator.random()
-        heard += [generator.choice(other)] if chance < 0.6 * wrong else [] if chance < 0.8 * wrong else [word]
+        heard += (
+            [generator.choice(other)]
+            if chance < 0.6 * wrong
+            else []
+            if chance < 0.8 * wrong
+            else [word]
+        )
         heard += [generator.choice(other)] if generator.random() < 0.2 * wrong else []
     return heard
 
@@ -34,14 +42,25 @@ def texts(seed: int, utterances: int, vocabulary: int) -> list[list[str]]:
     generator = random.Random(seed)
     words = [f"w{i}" for i in range(vocabulary)]
     other = words if vocabulary < 100 else [f"q{i}" for i in range(10**6)]
-    said = [[generator.choice(words) for _ in range(generator.randint(3, 20))] for _ in range(utterances)]
+    said = [
+        [generator.choice(words) for _ in range(generator.randint(3, 20))]
+        for _ in range(utterances)
+    ]
     heard = [[misheard(line, wrong, other, generator) for line in said] for wrong in (0.12, 0.125)]
     return [[" ".join(line) for line in lines] for lines in (said, *heard)]
 
 
 def call(name: str, *words: str, cwd: Path, given: str = "") -> str:
-    done = subprocess.run([SCTK / name, *words], cwd=cwd, input=given, capture_output=True, text=True,
-                          errors="replace", timeout=60, check=True)
+    done = subprocess.run(
+        [SCTK / name, *words],
+        cwd=cwd,
+        input=given,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=60,
+        check=True,
+    )
     return done.stdout
 
 
@@ -51,7 +70,9 @@ def sclite(folder: Path, said: list[str], *systems: list[str]) -> str:
         rows = [f"{line} (s{i % 20}_{i:04d})\n" for i, line in enumerate(lines)]
         (folder / name).write_text("".join(rows), encoding="utf-8")
     given = [word for name in "AB" for word in ("-h", name, "trn", name)]
-    return call("sclite", "-r", "r", "trn", *given, "-i", "spu_id", "-o", "sgml", "stdout", cwd=folder)
+    return call(
+        "sclite", "-r", "r", "trn", *given, "-i", "spu_id", "-o", "sgml", "stdout", cwd=folder
+    )
 
 
 def alignments(sgml: str) -> list[list[list[Op]]]:
@@ -59,12 +80,19 @@ def alignments(sgml: str) -> list[list[list[Op]]]:
     systems = []
     for system in sgml.split("<SYSTEM ")[1:]:
         paths = re.findall(r'<PATH id="([^"]+)"[^>]*>\n(.*)\n</PATH>', system)
-        steps = {name: re.findall(r'([CSDI]),(?:"([^"]*)")?,(?:"([^"]*)")?', path) for name, path in paths}
-        systems.append([[Op(KINDS[kind], *words) for kind, *words in steps[name]] for name in sorted(steps)])
+        steps = {
+            name: re.findall(r'([CSDI]),(?:"([^"]*)")?,(?:"([^"]*)")?', path)
+            for name, path in paths
+        }
+        systems.append(
+            [[Op(KINDS[kind], *words) for kind, *words in steps[name]] for name in sorted(steps)]
+        )
     return systems
 
 
-@pytest.mark.parametrize(("seed", "vocabulary"), [(0, 50_000), (1, 50_000), (5, 50_000), (0, 30), (2, 30), (3, 30)])
+@pytest.mark.parametrize(
+    ("seed", "vocabulary"), [(0, 50_000), (1, 50_000), (5, 50_000), (0, 30), (2, 30), (3, 30)]
+)
 def test_agrees_with_sc_stats(tmp_path: Path, seed: int, vocabulary: int) -> None:
     said, *heard = texts(seed, 1000, vocabulary)
     sgml = sclite(tmp_path, said, *heard)
@@ -72,13 +100,19 @@ def test_agrees_with_sc_stats(tmp_path: Path, seed: int, vocabulary: int) -> Non
     ours = mapsswe(*systems)
     report = call("sc_stats", "-p", "-t", "mapsswe", "-v", "-n", "-", cwd=tmp_path, given=sgml)
     segments, z = re.search(r"# segs: (\d+)\).*Z Stat: +([-\d.]+)\)", report).groups()
-    assert (ours.segments, f"{-ours.z:.3f}") == (int(segments), z), "it subtracts the other way round"
+    assert (ours.segments, f"{-ours.z:.3f}") == (int(segments), z), (
+        "it subtracts the other way round"
+    )
 
     unified = call("sc_stats", "-p", "-t", "mapsswe", "-u", "-n", "-", cwd=tmp_path, given=sgml)
     printed = re.search(r"\| +MP +\|\| +A +\| +\| +[~AB] +(<?[\d.]+)", unified)[1]
-    p = 2 * ndtr(-math.floor(100 * abs(ours.z)) / 100)    # sc_stats looks p up at z without its third decimal
+    p = 2 * ndtr(
+        -math.floor(100 * abs(ours.z)) / 100
+    )  # sc_stats looks p up at z without its third decimal
     assert (f"{p:.3f}" if p >= 0.001 else "<0.001") == printed
     assert abs(p - ours.p) < 0.009
-    if vocabulary > 100:   # with few words two alignments may be equally good, and each scorer takes its own
+    if (
+        vocabulary > 100
+    ):  # with few words two alignments may be equally good, and each scorer takes its own
         own = [[align(a, b) for a, b in zip(said, system, strict=True)] for system in heard]
         assert mapsswe(*own) == ours

@@ -27,14 +27,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asr_nb.checks import BadInput
-from asr_nb.preprocessing.archives import unpack
-from asr_nb.preprocessing.audio import AUDIO_REASONS, AudioError, encode, from_pcm, load, to_pcm
-from asr_nb.preprocessing.corpora import open_rows, read
-from asr_nb.preprocessing.utterances import REASONS, Ledger
-from asr_nb.runs.prepared import prepare_set
+from asr_nb.preprocessing.sources.archives import unpack
+from asr_nb.preprocessing.sound.audio import (
+    AUDIO_REASONS,
+    AudioError,
+    encode,
+    from_pcm,
+    load,
+    to_pcm,
+)
+from asr_nb.preprocessing.sources.registry import open_rows, read
+from asr_nb.preprocessing.corpus.utterances import REASONS, Ledger
+from asr_nb.preprocessing.store.prepared import prepare_set
 
 RATE = 16_000
-GOOD = 80                 # rows with nothing odd about them
+GOOD = 80  # rows with nothing odd about them
 SECRET = "rugbrødsmotor"  # stands in every transcript and folder: no detail may repeat it
 
 
@@ -42,8 +49,10 @@ def voice(seed: int, seconds: float = 0.6, rate: int = RATE) -> np.ndarray:
     """A few tones between 200 and 3,000 Hz that come and go: telephone and MP3 keep them."""
     draw = np.random.default_rng(seed)
     moment = np.arange(round(seconds * rate)) / rate
-    tones = [np.sin(2 * np.pi * hertz * moment + phase) for hertz, phase in
-             zip(draw.uniform(200, 3_000, 5), draw.uniform(0, 6, 5))]
+    tones = [
+        np.sin(2 * np.pi * hertz * moment + phase)
+        for hertz, phase in zip(draw.uniform(200, 3_000, 5), draw.uniform(0, 6, 5))
+    ]
     return (0.12 * np.sum(tones, axis=0) * np.sin(np.pi * moment / seconds)).astype(np.float32)
 
 
@@ -55,25 +64,28 @@ def written(samples: np.ndarray, container: str = "WAV", rate: int = RATE, **opt
 
 def changed(file: bytes, at: int, kind: str, value: int) -> bytes:
     new = struct.pack(kind, value)
-    return file[:at] + new + file[at + len(new):]
+    return file[:at] + new + file[at + len(new) :]
 
 
 @dataclass
 class Kind:
     """One row of the manifest."""
 
-    name: str                        # what is wrong or odd
-    reason: str                      # the one that it must get; "" = it is prepared
-    data: bytes | None               # of its file; None = there is no file, or `make` makes it
-    file: str = ""                   # its name, "" = one of its own
-    row: dict = field(default_factory=dict)   # more of the row
+    name: str  # what is wrong or odd
+    reason: str  # the one that it must get; "" = it is prepared
+    data: bytes | None  # of its file; None = there is no file, or `make` makes it
+    file: str = ""  # its name, "" = one of its own
+    row: dict = field(default_factory=dict)  # more of the row
     sound: np.ndarray | None = None  # what must come out
-    close: float = 40.0              # dB between it and the difference
+    close: float = 40.0  # dB between it and the difference
     make: Callable[[Path], None] | None = None
 
 
 def cut_files() -> Iterator[Kind]:
-    containers = {kind: (kind, {}) for kind in ("WAV", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF", "W64", "RF64")}
+    containers = {
+        kind: (kind, {})
+        for kind in ("WAV", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF", "W64", "RF64")
+    }
     containers |= {"OPUS": ("OGG", {"subtype": "OPUS"}), "GSM": ("WAV", {"subtype": "GSM610"})}
     for number, (kind, (container, options)) in enumerate(containers.items()):
         for place in (0.4, 0.7, 0.97):
@@ -111,7 +123,9 @@ def contents() -> Iterator[Kind]:
     yield Kind("one infinity", "non_finite", floats(burst))
     yield Kind("floats that are integers", "off_scale", floats(32_768 * voice(5)))
     yield Kind("silence", "silent", written(np.zeros(9_600, np.float32)))
-    yield Kind("faint noise", "silent", written(1e-4 * np.random.default_rng(1).standard_normal(9_600)))
+    yield Kind(
+        "faint noise", "silent", written(1e-4 * np.random.default_rng(1).standard_normal(9_600))
+    )
     yield Kind("an offset only", "silent", written(np.full(9_600, 0.3, np.float32)))
     yield Kind("full scale, and nothing else", "silent", written(np.ones(9_600, np.float32)))
     yield Kind("one sample", "silent", written(np.array([0.5], np.float32)))
@@ -119,8 +133,15 @@ def contents() -> Iterator[Kind]:
     yield Kind("an empty text", "text_empty", written(voice(7)), row={"text": ""})
     yield Kind("a text of blanks", "text_empty", written(voice(8)), row={"text": " \t\u00a0\n"})
     yield Kind("no text at all", "text_empty", written(voice(9)), row={"text": None})
-    yield Kind("another rate than stated", "misdeclared", written(voice(10), rate=8_000), row={"sampling_rate": 16_000})
-    yield Kind("half the speed", "misdeclared", written(voice(11), rate=8_000), row={"duration": 0.6})
+    yield Kind(
+        "another rate than stated",
+        "misdeclared",
+        written(voice(10), rate=8_000),
+        row={"sampling_rate": 16_000},
+    )
+    yield Kind(
+        "half the speed", "misdeclared", written(voice(11), rate=8_000), row={"duration": 0.6}
+    )
     yield Kind("shorter than stated", "misdeclared", written(voice(12)), row={"duration": 1.5})
 
 
@@ -130,14 +151,41 @@ def paths() -> Iterator[Kind]:
 
     here = written(voice(21))
     yield Kind("no such file", "audio_missing", None)
-    yield Kind("a folder", "audio_missing", None, "folder.wav", make=lambda folder: (folder / "folder.wav").mkdir())
-    yield Kind("a dangling link", "audio_missing", None, "dangling.wav",
-               make=lambda folder: (folder / "dangling.wav").symlink_to("gone.wav"))
-    yield Kind("a link to itself", "audio_missing", None, "loop.wav",
-               make=lambda folder: (folder / "loop.wav").symlink_to("loop.wav"))
-    yield Kind("a named pipe", "audio_missing", None, "pipe.wav", make=lambda folder: os.mkfifo(folder / "pipe.wav"))
-    yield Kind("an endless device", "audio_missing", None, "zero.wav",
-               make=lambda folder: (folder / "zero.wav").symlink_to("/dev/zero"))
+    yield Kind(
+        "a folder",
+        "audio_missing",
+        None,
+        "folder.wav",
+        make=lambda folder: (folder / "folder.wav").mkdir(),
+    )
+    yield Kind(
+        "a dangling link",
+        "audio_missing",
+        None,
+        "dangling.wav",
+        make=lambda folder: (folder / "dangling.wav").symlink_to("gone.wav"),
+    )
+    yield Kind(
+        "a link to itself",
+        "audio_missing",
+        None,
+        "loop.wav",
+        make=lambda folder: (folder / "loop.wav").symlink_to("loop.wav"),
+    )
+    yield Kind(
+        "a named pipe",
+        "audio_missing",
+        None,
+        "pipe.wav",
+        make=lambda folder: os.mkfifo(folder / "pipe.wav"),
+    )
+    yield Kind(
+        "an endless device",
+        "audio_missing",
+        None,
+        "zero.wav",
+        make=lambda folder: (folder / "zero.wav").symlink_to("/dev/zero"),
+    )
     yield Kind("a name of 300 bytes", "audio_missing", None, "a" * 300 + ".wav")
     yield Kind("a name with NUL", "row_unreadable", None, "a\0.wav")
     yield Kind("a name with half a character", "row_unreadable", None, "a\ud800.wav")
@@ -151,7 +199,13 @@ def paths() -> Iterator[Kind]:
     yield Kind("no split", "row_unreadable", here, row={"split": None})
     yield Kind("a duration of soon", "row_unreadable", here, row={"duration": "soon"})
     if os.geteuid():
-        yield Kind("no permission", "audio_missing", here, "locked.wav", make=lambda folder: (folder / "locked.wav").chmod(0))
+        yield Kind(
+            "no permission",
+            "audio_missing",
+            here,
+            "locked.wav",
+            make=lambda folder: (folder / "locked.wav").chmod(0),
+        )
 
 
 def twice() -> Iterator[Kind]:
@@ -165,42 +219,91 @@ def twice() -> Iterator[Kind]:
 
 def odd() -> Iterator[Kind]:
     """Odd, and as good as any."""
-    def wide(samples: np.ndarray) -> bytes:   # 24 bits in 32, as some recorders have it
+
+    def wide(samples: np.ndarray) -> bytes:  # 24 bits in 32, as some recorders have it
         buffer = io.BytesIO()
         with wave.open(buffer, "wb") as file:
             file.setnchannels(1), file.setsampwidth(4), file.setframerate(RATE)
             file.writeframes((np.rint(samples * 2**23).astype("<i4") << 8).tobytes())
         return buffer.getvalue()
 
-    formats = {"8 bit": ("PCM_U8", 25), "24 bit": ("PCM_24", 60), "floats": ("FLOAT", 60), "doubles": ("DOUBLE", 60),
-               "A-law": ("ALAW", 25), "mu-law": ("ULAW", 25), "IMA ADPCM": ("IMA_ADPCM", 20), "GSM": ("GSM610", 3)}
+    formats = {
+        "8 bit": ("PCM_U8", 25),
+        "24 bit": ("PCM_24", 60),
+        "floats": ("FLOAT", 60),
+        "doubles": ("DOUBLE", 60),
+        "A-law": ("ALAW", 25),
+        "mu-law": ("ULAW", 25),
+        "IMA ADPCM": ("IMA_ADPCM", 20),
+        "GSM": ("GSM610", 3),
+    }
     for number, (name, (subtype, close)) in enumerate(formats.items(), 40):
-        yield Kind(name, "", written(voice(number), subtype=subtype), sound=voice(number), close=close)
+        yield Kind(
+            name, "", written(voice(number), subtype=subtype), sound=voice(number), close=close
+        )
     yield Kind("32 bit", "", wide(voice(50)), sound=voice(50), close=60)
     for number, rate in enumerate((8_000, 44_100, 48_000, 192_000), 51):
         whole = written(voice(number, rate=rate), rate=rate)
-        yield Kind(f"{rate} Hz", "", whole, sound=voice(number), row={"sampling_rate": rate, "duration": "0.60"})
-    yield Kind("six channels", "", written(np.tile(voice(55)[:, None], 6)), sound=voice(55), close=60)
-    yield Kind("one channel of two", "", written(np.stack([voice(56), 0 * voice(56)], 1)), sound=voice(56) / 2)
+        yield Kind(
+            f"{rate} Hz",
+            "",
+            whole,
+            sound=voice(number),
+            row={"sampling_rate": rate, "duration": "0.60"},
+        )
+    yield Kind(
+        "six channels", "", written(np.tile(voice(55)[:, None], 6)), sound=voice(55), close=60
+    )
+    yield Kind(
+        "one channel of two",
+        "",
+        written(np.stack([voice(56), 0 * voice(56)], 1)),
+        sound=voice(56) / 2,
+    )
     yield Kind("big-endian", "", written(voice(57), endian="BIG"), sound=voice(57), close=60)
     yield Kind("MP3 named .wav", "", written(voice(58), "MP3"), sound=voice(58), close=10)
     yield Kind("WAV named .mp3", "", written(voice(59)), "named.mp3", sound=voice(59), close=60)
     yield Kind("no ending", "", written(voice(60), "OGG"), "named", sound=voice(60), close=10)
     piped = written(voice(61))
     at = piped.index(b"data") + 4
-    yield Kind("WAV from a pipe", "", changed(piped, at, "<I", 0xFFFFFFFF), sound=voice(61), close=60)
+    yield Kind(
+        "WAV from a pipe", "", changed(piped, at, "<I", 0xFFFFFFFF), sound=voice(61), close=60
+    )
     yield Kind("clipped throughout", "", written(np.sign(voice(62))), sound=np.sign(voice(62)))
-    names = {"accents": "å ø é.wav", "accents, decomposed": unicodedata.normalize("NFD", "å ø é.wav"),
-             "an emoji": "🎙️.wav", "Korean": "통화.wav", "right to left": "\u202eشريط.wav", "a new line": "a\nb.wav",
-             "a line separator": "a\u2028b.wav", "quotes": "\"it's\" `here`.wav", "a backslash": "a\\b.wav",
-             "255 bytes": "ø" * 125 + "1.wav", "blanks": " .wav", "a query": "a?b=%2F#c.wav", "an option": "-rf.wav"}
+    names = {
+        "accents": "å ø é.wav",
+        "accents, decomposed": unicodedata.normalize("NFD", "å ø é.wav"),
+        "an emoji": "🎙️.wav",
+        "Korean": "통화.wav",
+        "right to left": "\u202eشريط.wav",
+        "a new line": "a\nb.wav",
+        "a line separator": "a\u2028b.wav",
+        "quotes": '"it\'s" `here`.wav',
+        "a backslash": "a\\b.wav",
+        "255 bytes": "ø" * 125 + "1.wav",
+        "blanks": " .wav",
+        "a query": "a?b=%2F#c.wav",
+        "an option": "-rf.wav",
+    }
     for number, (name, file) in enumerate(names.items(), 70):
-        yield Kind(f"a name with {name}", "", written(voice(number)), file, sound=voice(number), close=60)
-    yield Kind("a long path", "", written(voice(90)), "/".join(["d" * 200] * 9) + "/a.wav", sound=voice(90))
+        yield Kind(
+            f"a name with {name}", "", written(voice(number)), file, sound=voice(number), close=60
+        )
+    yield Kind(
+        "a long path", "", written(voice(90)), "/".join(["d" * 200] * 9) + "/a.wav", sound=voice(90)
+    )
     yield Kind("a detour within", "", written(voice(91)), "d/../detour.wav", sound=voice(91))
-    yield Kind("an absolute path within", "", written(voice(92)), "ABSOLUTE/absolute.wav", sound=voice(92))
+    yield Kind(
+        "an absolute path within", "", written(voice(92)), "ABSOLUTE/absolute.wav", sound=voice(92)
+    )
     yield Kind("a link that leads out", "", None, "linked.wav", sound=voice(93), make=linked)
-    yield Kind("a very long text", "", written(voice(94)), row={"text": f"{SECRET} " * 5_000}, sound=voice(94))
+    yield Kind(
+        "a very long text",
+        "",
+        written(voice(94)),
+        row={"text": f"{SECRET} " * 5_000},
+        sound=voice(94),
+    )
 
 
 def linked(folder: Path) -> None:
@@ -209,9 +312,14 @@ def linked(folder: Path) -> None:
     (folder / "linked.wav").symlink_to("../elsewhere.wav")
 
 
-LINES = {   # that are no rows
-    "half a line": '{"file": "half.wav", "text": "' + SECRET, "a list": f'["{SECRET}"]', "a number": "7",
-    "no JSON": f"{SECRET}, file, text", "too deep": '{"file":' + "[" * 100_000, "a vast number": '{"text": ' + "9" * 5_000 + "}"}
+LINES = {  # that are no rows
+    "half a line": '{"file": "half.wav", "text": "' + SECRET,
+    "a list": f'["{SECRET}"]',
+    "a number": "7",
+    "no JSON": f"{SECRET}, file, text",
+    "too deep": '{"file":' + "[" * 100_000,
+    "a vast number": '{"text": ' + "9" * 5_000 + "}",
+}
 
 
 @dataclass
@@ -219,13 +327,19 @@ class Zoo:
     """Where it lies, what is in it."""
 
     folder: Path
-    kinds: dict[str, Kind]       # id -> kind
-    bad: dict[str, str]          # id -> reason
+    kinds: dict[str, Kind]  # id -> kind
+    bad: dict[str, str]  # id -> reason
     rows: int
 
     def options(self, **changed: object) -> dict:
         named = {"audio": "file", "text": "text"}
-        return {"path": str(self.folder), "columns": named, "leaks": "drop", "max_quarantine": 0.9, **changed}
+        return {
+            "path": str(self.folder),
+            "columns": named,
+            "leaks": "drop",
+            "max_quarantine": 0.9,
+            **changed,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +357,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
             path.write_bytes(kind.data)
         if kind.make:
             kind.make(folder)
-        lines.append(json.dumps({"file": name, "text": f"det siger {SECRET}", "split": "test", **kind.row}))
+        lines.append(
+            json.dumps({"file": name, "text": f"det siger {SECRET}", "split": "test", **kind.row})
+        )
         id = os.path.relpath(folder / name, folder) if "/" in name else name
         id = f"manifest.jsonl:{len(lines)}" if kind.reason == "row_unreadable" else id
         found.kinds.setdefault(id, kind)
@@ -257,7 +373,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     for number in range(GOOD):
         (folder / f"good-{number}.flac").write_bytes(written(voice(100 + number), "FLAC"))
         split = ("train", "train", "dev", "test")[number % 4]
-        lines.append(json.dumps({"file": f"good-{number}.flac", "text": "en to tre", "split": split}))
+        lines.append(
+            json.dumps({"file": f"good-{number}.flac", "text": "en to tre", "split": split})
+        )
     data = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
     (folder / "manifest.jsonl").write_bytes(data)
     found.rows = len(lines)
@@ -270,16 +388,25 @@ def check_ledger(zoo: Zoo, ledger: Ledger, more: dict[str, str]) -> None:
     expected[("first.wav", "duplicate_id")] += 1
     assert Counter((row["id"], row["reason"]) for row in ledger.rows) == expected
     for row in ledger.rows:
-        detail = row["detail"].removesuffix(" of first.wav")   # which row it repeats is said by its id
-        assert len(detail) < 120 and not [word for word in (SECRET, ".wav", ".flac", "det siger", "\n", "/tmp") if word in detail], row
+        detail = row["detail"].removesuffix(
+            " of first.wav"
+        )  # which row it repeats is said by its id
+        assert len(detail) < 120 and not [
+            word for word in (SECRET, ".wav", ".flac", "det siger", "\n", "/tmp") if word in detail
+        ], row
 
 
 def check_sound(kind: Kind, samples: np.ndarray) -> None:
     """What came out is what went in, as far as its format carries it."""
     padded = np.pad(samples, (0, max(0, len(kind.sound) - len(samples))))[: len(kind.sound)]
-    assert abs(len(samples) - len(kind.sound)) <= (1_300 if kind.name == "GSM" else 1_200 if "ADPCM" in kind.name else 1), kind.name
+    assert abs(len(samples) - len(kind.sound)) <= (
+        1_300 if kind.name == "GSM" else 1_200 if "ADPCM" in kind.name else 1
+    ), kind.name
     error, power = np.mean((padded - kind.sound) ** 2), np.mean(kind.sound**2)
-    assert 10 * np.log10(power / max(error, 1e-12)) > kind.close, (kind.name, 10 * np.log10(power / error))
+    assert 10 * np.log10(power / max(error, 1e-12)) > kind.close, (
+        kind.name,
+        10 * np.log10(power / error),
+    )
 
 
 def test_there_are_enough_kinds_and_every_reason_of_a_file_has_one(zoo: Zoo) -> None:
@@ -320,13 +447,21 @@ def test_in_several_processes_it_is_the_same(zoo: Zoo, tmp_path: Path) -> None:
             check_sound(kind, made.samples(row.id))
     before = {row["id"]: row["before"] for row in made.measures()}
     assert set(before) == {row.id for row in made.utterances}
-    assert before[ids["clipped throughout"]]["clipped"] > 0.9 > 0.1 > before["good-1.flac"]["clipped"]
+    assert (
+        before[ids["clipped throughout"]]["clipped"] > 0.9 > 0.1 > before["good-1.flac"]["clipped"]
+    )
 
 
 class Short:
     """What prepare asks of a model, which here reads samples and writes at most 1,000 characters."""
 
-    name, source, fingerprint, window_seconds, reader = "short", "short", "short", 30.0, SimpleNamespace(dtype="", fingerprint="short")
+    name, source, fingerprint, window_seconds, reader = (
+        "short",
+        "short",
+        "short",
+        30.0,
+        SimpleNamespace(dtype="", fingerprint="short"),
+    )
 
     def fits(self, text: str, language: str, seconds: float) -> None:
         if len(text) > 1_000:
@@ -343,20 +478,33 @@ def manifest(folder: Path, lines: int, bad: dict[int, str]) -> dict:
         (folder / f"{number}.wav").write_bytes(written(voice(number)))
     with open(folder / "manifest.jsonl", "w", encoding="utf-8") as file:
         file.writelines(bad.get(number, "") or short(number) for number in range(1, lines + 1))
-    return {"path": str(folder), "columns": {"audio": "file"}, "dev_share": 0, "test_share": 0, "leaks": "drop"}
+    return {
+        "path": str(folder),
+        "columns": {"audio": "file"},
+        "dev_share": 0,
+        "test_share": 0,
+        "leaks": "drop",
+    }
 
 
 def test_a_million_lines_with_one_bad(tmp_path: Path) -> None:
-    options, ledger = manifest(tmp_path, 1_000_000, {765_432: '{"file": "0.wav", "text": "en\n'}), Ledger()
+    options, ledger = (
+        manifest(tmp_path, 1_000_000, {765_432: '{"file": "0.wav", "text": "en\n'}),
+        Ledger(),
+    )
     began = time.process_time()
-    gc.disable()   # it looks for cycles in a million rows again and again, nearly half of the time
+    gc.disable()  # it looks for cycles in a million rows again and again, nearly half of the time
     try:
-        ids = sum(int(row.id[1:]) for row in open_rows("folder", "calls", "da", options, ledger).rows)
+        ids = sum(
+            int(row.id[1:]) for row in open_rows("folder", "calls", "da", options, ledger).rows
+        )
     finally:
         gc.enable()
     assert ids == 500_000_500_000 - 765_432
-    assert [(row["id"], row["reason"]) for row in ledger.rows] == [("manifest.jsonl:765432", "row_unreadable")]
-    assert time.process_time() - began < 60   # 13 s when this was written
+    assert [(row["id"], row["reason"]) for row in ledger.rows] == [
+        ("manifest.jsonl:765432", "row_unreadable")
+    ]
+    assert time.process_time() - began < 60  # 13 s when this was written
 
 
 def test_two_thousand_files_of_which_two_are_bad(tmp_path: Path) -> None:
@@ -364,27 +512,61 @@ def test_two_thousand_files_of_which_two_are_bad(tmp_path: Path) -> None:
     for number, samples in enumerate(noise):
         (tmp_path / f"{number}.wav").write_bytes(encode(from_pcm(samples), container="WAV"))
     os.truncate(tmp_path / "77.wav", 1_000)
-    lines = [json.dumps({"audio": f"{number}.wav", "text": "en", "split": "train"}) for number in range(2_000)]
+    lines = [
+        json.dumps({"audio": f"{number}.wav", "text": "en", "split": "train"})
+        for number in range(2_000)
+    ]
     lines[1_234] = lines[1_234][:-9]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
-    ledger = Ledger()   # at most 1 % may be left out, and that is not reached
-    kept = sum(len(samples) == 1_600 for _, samples in read("folder", "noise", "da", {"path": str(tmp_path), "test_share": 0}, ledger))
+    ledger = Ledger()  # at most 1 % may be left out, and that is not reached
+    kept = sum(
+        len(samples) == 1_600
+        for _, samples in read(
+            "folder", "noise", "da", {"path": str(tmp_path), "test_share": 0}, ledger
+        )
+    )
     assert kept == 1_998 and [(row["id"], row["reason"]) for row in ledger.rows] == [
-        ("manifest.jsonl:1235", "row_unreadable"), ("77.wav", "truncated")]
+        ("manifest.jsonl:1235", "row_unreadable"),
+        ("77.wav", "truncated"),
+    ]
 
 
 def small(kind: str) -> bytes:
-    container, subtype = {"OPUS": ("OGG", "OPUS"), "floats": ("WAV", "FLOAT"), "GSM": ("WAV", "GSM610")}.get(kind, (kind, None))
+    container, subtype = {
+        "OPUS": ("OGG", "OPUS"),
+        "floats": ("WAV", "FLOAT"),
+        "GSM": ("WAV", "GSM610"),
+    }.get(kind, (kind, None))
     return written(voice(7, 0.3), container, subtype=subtype)
 
 
-BYTES = {kind: small(kind) for kind in ("WAV", "floats", "GSM", "FLAC", "OGG", "OPUS", "MP3", "AIFF", "AU", "CAF", "W64", "RF64")}
-Flip = st.tuples(st.integers(0, 10**6), st.integers(1, 255), st.booleans())   # where, which bits, near the start
+BYTES = {
+    kind: small(kind)
+    for kind in (
+        "WAV",
+        "floats",
+        "GSM",
+        "FLAC",
+        "OGG",
+        "OPUS",
+        "MP3",
+        "AIFF",
+        "AU",
+        "CAF",
+        "W64",
+        "RF64",
+    )
+}
+Flip = st.tuples(
+    st.integers(0, 10**6), st.integers(1, 255), st.booleans()
+)  # where, which bits, near the start
 
 
 @settings(max_examples=400, deadline=5_000, database=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(sorted(BYTES)), st.lists(Flip, max_size=4), st.floats(0, 1), st.booleans())
-def test_damaged_bytes_are_samples_or_an_error_with_a_reason(kind: str, flips: list, place: float, cut: bool) -> None:
+def test_damaged_bytes_are_samples_or_an_error_with_a_reason(
+    kind: str, flips: list, place: float, cut: bool
+) -> None:
     data = bytearray(BYTES[kind])
     for at, bits, early in flips:
         data[at % (100 if early else len(data))] ^= bits
@@ -393,7 +575,12 @@ def test_damaged_bytes_are_samples_or_an_error_with_a_reason(kind: str, flips: l
     except AudioError as error:
         assert error.reason in AUDIO_REASONS and "\n" not in str(error)
     else:
-        assert len(samples) and samples.ndim == 1 and samples.dtype == np.float32 and np.isfinite(samples).all()
+        assert (
+            len(samples)
+            and samples.ndim == 1
+            and samples.dtype == np.float32
+            and np.isfinite(samples).all()
+        )
         assert len(to_pcm(samples)) == len(samples)
 
 
@@ -422,25 +609,36 @@ def packed(members: dict[str, bytes], kind: str = "tar.gz") -> bytes:
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_a_corpus_in_an_archive(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASR_NB_CACHE", str(tmp_path / "cache"))
-    rows = [{"audio": f"clips/{number}.wav", "text": SECRET, "split": "train"} for number in range(4)]
+    rows = [
+        {"audio": f"clips/{number}.wav", "text": SECRET, "split": "train"} for number in range(4)
+    ]
     members = {f"calls/clips/{number}.wav": written(voice(number)) for number in range(4)}
     members["calls/manifest.jsonl"] = "\n".join(map(json.dumps, rows)).encode()
     (tmp_path / "calls").write_bytes(packed(members, kind))
     options = {"path": str(tmp_path / "calls"), "test_share": 0}
     assert len(list(read("folder", "calls", "da", options, Ledger()))) == 4
-    (tmp_path / "calls").write_bytes(packed({**members, f"../{SECRET}.wav": written(voice(9))}, kind))
+    (tmp_path / "calls").write_bytes(
+        packed({**members, f"../{SECRET}.wav": written(voice(9))}, kind)
+    )
     with pytest.raises(BadInput, match=r"member 6: a path with \.\.") as error:
         list(read("folder", "calls", "da", options, Ledger()))
     assert SECRET not in str(error.value) and "\n" not in str(error.value)
     assert not [path for path in tmp_path.rglob("*") if SECRET in path.name]
 
 
-ARCHIVES = {kind: packed({"a/1.wav": written(voice(1, 0.05)), "a/b/2": b"x" * 99}, kind) for kind in ("zip", "tar", "tar.gz")}
+ARCHIVES = {
+    kind: packed({"a/1.wav": written(voice(1, 0.05)), "a/b/2": b"x" * 99}, kind)
+    for kind in ("zip", "tar", "tar.gz")
+}
 
 
 @settings(max_examples=150, deadline=5_000, database=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(sorted(ARCHIVES)), st.lists(Flip, max_size=4), st.floats(0, 1), st.booleans())
-def test_damaged_archives_are_unpacked_inside_or_refused(kind: str, flips: list, place: float, cut: bool) -> None:
+@given(
+    st.sampled_from(sorted(ARCHIVES)), st.lists(Flip, max_size=4), st.floats(0, 1), st.booleans()
+)
+def test_damaged_archives_are_unpacked_inside_or_refused(
+    kind: str, flips: list, place: float, cut: bool
+) -> None:
     data = bytearray(ARCHIVES[kind])
     for at, bits, early in flips:
         data[at % (100 if early else len(data))] ^= bits
@@ -453,13 +651,15 @@ def test_damaged_archives_are_unpacked_inside_or_refused(kind: str, flips: list,
         except BadInput as error:
             assert "\n" not in str(error) and not list((folder / "into").iterdir())
         assert {path.name for path in folder.iterdir()} == {"archive", "into"}
-        assert all(path.is_dir() or path.is_file() and not path.is_symlink() for path in folder.rglob("*"))
+        assert all(
+            path.is_dir() or path.is_file() and not path.is_symlink() for path in folder.rglob("*")
+        )
 
 
 def test_an_unpacking_that_is_killed_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
     members = {f"{number}.wav": b"x" * 2_000 for number in range(4_000)}
     (tmp_path / "archive").write_bytes(packed(members, "tar"))
-    code = "import sys; from pathlib import Path; from asr_nb.preprocessing.archives import unpack; unpack(*map(Path, sys.argv[1:]))"
+    code = "import sys; from pathlib import Path; from asr_nb.preprocessing.sources.archives import unpack; unpack(*map(Path, sys.argv[1:]))"
     into = tmp_path / "into"
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "archive"), str(into)])
     while child.poll() is None and sum(1 for _ in into.glob(".*.part/*")) < 50:

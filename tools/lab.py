@@ -20,7 +20,7 @@ def main(stage: str, *parameters: str) -> int:
     name = "-".join([stage, *(f"{key}-{value}" for key, value in given.items())])
     spec = {"experiment": "lab", "run": name, "stage": stage, "parameters": given, "upstream": []}
     folder = ROOT / "papermill_runs" / "lab" / name
-    if read_result(folder):   # it ended before: begun anew; one that was killed goes on
+    if read_result(folder):  # it ended before: begun anew; one that was killed goes on
         shutil.rmtree(folder)
     ending = execute(lab_folder() / f"{stage}.ipynb", folder, spec)
     print(f"{ending.status} {name} ({ending.seconds:.0f} s) {ending.reason}")

@@ -14,7 +14,10 @@ def cell_text(cell: dict) -> str:
     if cell["cell_type"] == "markdown":
         return source
     code = "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip()
-    outputs = ["".join(o.get("text") or o.get("data", {}).get("text/plain", "")) for o in cell.get("outputs", [])]
+    outputs = [
+        "".join(o.get("text") or o.get("data", {}).get("text/plain", ""))
+        for o in cell.get("outputs", [])
+    ]
     shown = "\n".join(f"    {line}" for output in outputs for line in output.splitlines())
     return f"```python\n{code}\n```" + (f"\n\n{shown}" if shown else "") if code else ""
 
@@ -27,5 +30,9 @@ def readme() -> str:
 if __name__ == "__main__":
     path, text = ROOT / "README.md", readme()
     if "--check" in sys.argv:
-        sys.exit(0 if path.read_text(encoding="utf-8") == text else "README.md is not what nbs/index.ipynb says: run `make sync`")
+        sys.exit(
+            0
+            if path.read_text(encoding="utf-8") == text
+            else "README.md is not what nbs/index.ipynb says: run `make sync`"
+        )
     path.write_text(text, encoding="utf-8")

@@ -9,15 +9,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0",
-               "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0",
+    "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+}
 
 
 def contents(*folders: str) -> dict[str, str]:
     """Hash of each source file, to see what a command changed (it works on uncommitted changes too)."""
-    files = [f for folder in folders for f in (ROOT / folder).rglob("*") if f.suffix in {".py", ".ipynb"}]
-    return {str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
-            if ".ipynb_checkpoints" not in f.parts}
+    files = [
+        f for folder in folders for f in (ROOT / folder).rglob("*") if f.suffix in {".py", ".ipynb"}
+    ]
+    return {
+        str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in files
+        if ".ipynb_checkpoints" not in f.parts
+    }
 
 
 def call(*command: str) -> int:
@@ -39,7 +49,9 @@ STEPS = {
     "README equals index": lambda: call(sys.executable, "tools/readme.py", "--check"),
     "style": lambda: call(str(BIN / "ruff"), "check", "-q", "."),
     "tests in notebooks": lambda: call(str(BIN / "nbdev-test"), "--n-workers", "2"),
-    "pytest": lambda: call(sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
+    "pytest": lambda: call(
+        sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"
+    ),
 }
 
 
@@ -50,7 +62,10 @@ def main() -> int:
         print(f"== {name}", flush=True)
         if step():
             failed.append(name)
-        print(f"== {name}: {'FAILED' if name in failed else 'passed'} ({time.monotonic() - start:.0f} s)", flush=True)
+        print(
+            f"== {name}: {'FAILED' if name in failed else 'passed'} ({time.monotonic() - start:.0f} s)",
+            flush=True,
+        )
     print(*(f"failed: {name}" for name in failed), sep="\n")
     print(f"{len(STEPS) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0

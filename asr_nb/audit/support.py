@@ -26,18 +26,34 @@ __all__ = ['LETTERS', 'UNSPACED_WEIGHT', 'ALGORITHM', 'CATEGORIES', 'CONTEXT', '
            'audit_summary', 'ranked', 'span_table_html']
 
 # %% ../../nbs/5_audit/support.ipynb #fold-02
-LETTERS = str.maketrans({   # what is typed where the letter is missing
-    "å": "aa", "æ": "ae", "ä": "ae", "ø": "oe", "ö": "oe", "œ": "oe", "ü": "ue",
-    "ß": "ss", "ð": "d", "đ": "d", "þ": "th", "ł": "l", "ħ": "h", "ı": "i"})
-UNSPACED_WEIGHT = 3   # Latin letters that a Han or Kana character is worth, about
+LETTERS = str.maketrans(
+    {  # what is typed where the letter is missing
+        "å": "aa",
+        "æ": "ae",
+        "ä": "ae",
+        "ø": "oe",
+        "ö": "oe",
+        "œ": "oe",
+        "ü": "ue",
+        "ß": "ss",
+        "ð": "d",
+        "đ": "d",
+        "þ": "th",
+        "ł": "l",
+        "ħ": "h",
+        "ı": "i",
+    }
+)
+UNSPACED_WEIGHT = 3  # Latin letters that a Han or Kana character is worth, about
 
 
 @lru_cache(100_000)
 def fold(word: str) -> str:
     "A token's letters without accents; Hangul comes apart into its sounds."
     plain = unicodedata.normalize("NFC", word).translate(LETTERS)
-    bare = "".join(c for c in unicodedata.normalize("NFKD", plain)
-                   if unicodedata.category(c)[0] != "M")
+    bare = "".join(
+        c for c in unicodedata.normalize("NFKD", plain) if unicodedata.category(c)[0] != "M"
+    )
     return bare or word
 
 
@@ -52,18 +68,18 @@ def infix_similarity(part: str, whole: str) -> float:
         return 0.0
     letters = np.array([ord(c) for c in whole])
     places = np.arange(len(whole) + 1)
-    row = np.zeros(len(whole) + 1, int)          # it may begin anywhere
+    row = np.zeros(len(whole) + 1, int)  # it may begin anywhere
     for count, letter in enumerate(part, 1):
         step = np.minimum(row[1:] + 1, row[:-1] + (letters != ord(letter)))
         row = np.concatenate(([count], step))
-        row = np.minimum.accumulate(row - places) + places   # letters passed over
-    return 1 - int(row.min()) / len(part)        # and end anywhere
+        row = np.minimum.accumulate(row - places) + places  # letters passed over
+    return 1 - int(row.min()) / len(part)  # and end anywhere
 
 # %% ../../nbs/5_audit/support.ipynb #cover-02
 def token_coverage(
-    gap: Sequence[str],       # folded tokens
-    window: Sequence[str],    # folded tokens of a witness
-    similarity: float,        # from which two tokens are counterparts
+    gap: Sequence[str],  # folded tokens
+    window: Sequence[str],  # folded tokens of a witness
+    similarity: float,  # from which two tokens are counterparts
 ) -> float:
     "The share of the gap's letters whose token has a counterpart in the window."
     candidates = [*window, *(a + b for a, b in zip(window, window[1:]))]
@@ -71,25 +87,26 @@ def token_coverage(
     def covered(token: str) -> bool:
         "Whether the window has a counterpart of the token."
         return len(token) > 1 and any(
-            Levenshtein.normalized_similarity(token, other) >= similarity
-            for other in candidates)
+            Levenshtein.normalized_similarity(token, other) >= similarity for other in candidates
+        )
 
     total = sum(map(size, gap))
     return sum(size(token) for token in gap if covered(token)) / total if total else 0.0
 
 # %% ../../nbs/5_audit/support.ipynb #settings-02
-ALGORITHM = 1   # raised when the same settings would flag something else
+ALGORITHM = 1  # raised when the same settings would flag something else
 
 
 @dataclass(frozen=True)
 class Settings:
     "What has to be unsupported, and by how much, to be flagged."
+
     fewest_tokens: int = 3
-    fewest_letters: int = 20          # folded, see size()
-    threshold: float = 0.45           # of support, below which a passage is flagged
-    window_tokens: int = 8            # looked at on either side of the place
-    anchor_letters: int = 8           # a lone matching word this long is no chance
-    counterpart: float = 0.8          # similarity of two tokens that are taken for one
+    fewest_letters: int = 20  # folded, see size()
+    threshold: float = 0.45  # of support, below which a passage is flagged
+    window_tokens: int = 8  # looked at on either side of the place
+    anchor_letters: int = 8  # a lone matching word this long is no chance
+    counterpart: float = 0.8  # similarity of two tokens that are taken for one
 
     @classmethod
     def short(cls) -> Settings:
@@ -107,22 +124,27 @@ def anchors(candidate: Sequence[str], witness: Sequence[str]) -> list[int | None
     found: list[int | None] = [None] * len(candidate)
     for op in Levenshtein.opcodes(candidate, witness):
         if op.tag == "equal":
-            found[op.src_start:op.src_end] = range(op.dest_start, op.dest_end)
+            found[op.src_start : op.src_end] = range(op.dest_start, op.dest_end)
     return found
 
 
 def gaps(
-    anchored: Sequence[bool],   # whether any witness has the token in its place
-    lengths: Sequence[int],     # of the tokens
-    masked: set[int],           # tokens already accounted for
+    anchored: Sequence[bool],  # whether any witness has the token in its place
+    lengths: Sequence[int],  # of the tokens
+    masked: set[int],  # tokens already accounted for
     anchor_letters: int,
-) -> list[tuple[int, int]]:     # from, to (excluded)
+) -> list[tuple[int, int]]:  # from, to (excluded)
     "Maximal runs of tokens that nobody has; a short lone match doesn't interrupt one."
     padded, found, start = [False, *anchored, False], [], None
     for place in range(len(anchored) + 1):
-        inside = place < len(anchored) and place not in masked and not (
-            anchored[place] and (padded[place] or padded[place + 2]
-                                 or lengths[place] >= anchor_letters))
+        inside = (
+            place < len(anchored)
+            and place not in masked
+            and not (
+                anchored[place]
+                and (padded[place] or padded[place + 2] or lengths[place] >= anchor_letters)
+            )
+        )
         if inside and start is None:
             start = place
         elif not inside and start is not None:
@@ -134,19 +156,21 @@ def gaps(
 @dataclass(frozen=True)
 class Span:
     "A passage of a hypothesis that the witnesses do not support."
-    start: int        # where it begins in the raw hypothesis
+
+    start: int  # where it begins in the raw hypothesis
     end: int
-    text: str         # raw
-    support: float    # of the best witness, from 0 to 1
-    score: float      # letters times what they lack in support: listen to the highest first
-    category: str     # unsupported or loop; what was made up, people say
-    closest: str      # the best witness
-    heard: str        # what it has there, raw
+    text: str  # raw
+    support: float  # of the best witness, from 0 to 1
+    score: float  # letters times what they lack in support: listen to the highest first
+    category: str  # unsupported or loop; what was made up, people say
+    closest: str  # the best witness
+    heard: str  # what it has there, raw
 
 
 @dataclass(frozen=True)
 class _Text:
     "A text and its folded tokens."
+
     raw: str
     tokens: list[Token]
     folded: list[str]
@@ -161,12 +185,10 @@ class _Text:
         "The raw text of tokens `start` to `end`."
         if start >= end:
             return ""
-        return self.raw[self.tokens[start].start:self.tokens[end - 1].end]
+        return self.raw[self.tokens[start].start : self.tokens[end - 1].end]
 
 # %% ../../nbs/5_audit/support.ipynb #spans-03
-def _window(
-    places: Sequence[int | None], start: int, end: int, count: int, pad: int
-) -> slice:
+def _window(places: Sequence[int | None], start: int, end: int, count: int, pad: int) -> slice:
     "The witness's tokens between the anchors next to a gap, and `pad` more on either side."
     after = next((at for at in places[end:] if at is not None), count)
     before = next((at + 1 for at in reversed(places[:start]) if at is not None), 0)
@@ -174,8 +196,12 @@ def _window(
 
 
 def _supported(
-    candidate: _Text, start: int, end: int, category: str,
-    witnesses: Mapping[str, tuple[_Text, list[int | None]]], settings: Settings,
+    candidate: _Text,
+    start: int,
+    end: int,
+    category: str,
+    witnesses: Mapping[str, tuple[_Text, list[int | None]]],
+    settings: Settings,
 ) -> Span:
     "The passage with the support of its best witness."
     gap, best = candidate.folded[start:end], (-1.0, "", "")
@@ -183,19 +209,25 @@ def _supported(
         where = _window(places, start, end, len(witness.folded), settings.window_tokens)
         window = witness.folded[where]
         support = infix_similarity("".join(gap), "".join(window))
-        if category != "loop":    # one round of a loop would cover all of them
+        if category != "loop":  # one round of a loop would cover all of them
             support = max(support, token_coverage(gap, window, settings.counterpart))
         if support > best[0]:
             best = support, name, witness.slice(where.start, where.stop)
     letters = sum(map(size, gap))
-    return Span(candidate.tokens[start].start, candidate.tokens[end - 1].end,
-                candidate.slice(start, end), round(best[0], 4),
-                round(letters * (1 - best[0]), 2), category, *best[1:])
+    return Span(
+        candidate.tokens[start].start,
+        candidate.tokens[end - 1].end,
+        candidate.slice(start, end),
+        round(best[0], 4),
+        round(letters * (1 - best[0]), 2),
+        category,
+        *best[1:],
+    )
 
 # %% ../../nbs/5_audit/support.ipynb #spans-04
 def unsupported_spans(
-    candidate: str,                  # raw hypothesis
-    witnesses: Mapping[str, str],    # name -> raw hypothesis for the same audio
+    candidate: str,  # raw hypothesis
+    witnesses: Mapping[str, str],  # name -> raw hypothesis for the same audio
     settings: Settings = Settings(),
 ) -> list[Span]:
     "What no witness supports, in the order of the text. Raises BadInput without witnesses."
@@ -206,38 +238,44 @@ def unsupported_spans(
         witness = _Text.of(raw)
         aligned[name] = witness, anchors(text.folded, witness.folded)
     looped = [(loop.start, loop.end) for loop in loops(candidate)]
-    anchored = [any(at is not None for at in places)
-                for places in zip(*(places for _, places in aligned.values()))]
+    anchored = [
+        any(at is not None for at in places)
+        for places in zip(*(places for _, places in aligned.values()))
+    ]
     masked = {place for start, end in looped for place in range(start, end)}
     apart = gaps(anchored, list(map(size, text.folded)), masked, settings.anchor_letters)
     long_enough = [
-        (start, end) for start, end in apart if end - start >= settings.fewest_tokens
-        and sum(map(size, text.folded[start:end])) >= settings.fewest_letters]
-    found = [_supported(text, *place, category, aligned, settings)
-             for category, places in (("loop", looped), ("unsupported", long_enough))
-             for place in places]
+        (start, end)
+        for start, end in apart
+        if end - start >= settings.fewest_tokens
+        and sum(map(size, text.folded[start:end])) >= settings.fewest_letters
+    ]
+    found = [
+        _supported(text, *place, category, aligned, settings)
+        for category, places in (("loop", looped), ("unsupported", long_enough))
+        for place in places
+    ]
     below = (span for span in found if span.support < settings.threshold)
     return sorted(below, key=lambda span: span.start)
 
 # %% ../../nbs/5_audit/support.ipynb #audit-02
-CATEGORIES = "equivalent", "loop", "unsupported"   # all that a machine may assign
+CATEGORIES = "equivalent", "loop", "unsupported"  # all that a machine may assign
 
 
 @dataclass(frozen=True)
 class AuditRow:
     "One utterance of the candidate, beside its witnesses."
+
     id: str
     test_set: str
-    hypothesis: str              # raw
-    category: str                # the worst of CATEGORIES; "" where it differs, unflagged
+    hypothesis: str  # raw
+    category: str  # the worst of CATEGORIES; "" where it differs, unflagged
     spans: tuple[Span, ...]
-    words: int                   # tokens of the hypothesis
-    unsupported_words: int       # those in spans, loops among them
+    words: int  # tokens of the hypothesis
+    unsupported_words: int  # those in spans, loops among them
 
 
-def _row(
-    prediction: Prediction, heard: Mapping[str, str], settings: Settings
-) -> AuditRow:
+def _row(prediction: Prediction, heard: Mapping[str, str], settings: Settings) -> AuditRow:
     text = prediction.hypothesis
     spans = unsupported_spans(text, heard, settings)
     letters, *others = ("".join(_Text.of(raw).folded) for raw in (text, *heard.values()))
@@ -245,47 +283,61 @@ def _row(
     if letters in others:
         flags.add("equivalent")
     return AuditRow(
-        prediction.id, prediction.test_set, text,
-        max(flags, key=CATEGORIES.index, default=""), tuple(spans),
-        len(tokens(text)), sum(len(tokens(span.text)) for span in spans))
+        prediction.id,
+        prediction.test_set,
+        text,
+        max(flags, key=CATEGORIES.index, default=""),
+        tuple(spans),
+        len(tokens(text)),
+        sum(len(tokens(span.text)) for span in spans),
+    )
 
 # %% ../../nbs/5_audit/support.ipynb #audit-03
 def audit(
     candidate: Sequence[Prediction],
-    witnesses: Mapping[str, Sequence[Prediction]],   # name -> its predictions
+    witnesses: Mapping[str, Sequence[Prediction]],  # name -> its predictions
     settings: Settings = Settings(),
 ) -> list[AuditRow]:
     "A row an utterance, in the candidate's order. Raises BadInput if a witness lacks one."
-    texts = {name: {(row.test_set, row.id): row.hypothesis for row in rows}
-             for name, rows in witnesses.items()}
+    texts = {
+        name: {(row.test_set, row.id): row.hypothesis for row in rows}
+        for name, rows in witnesses.items()
+    }
     for name, known in texts.items():
         missing = [row.id for row in candidate if (row.test_set, row.id) not in known]
         if missing:
-            raise BadInput(f"witnesses.{name}", missing[0],
-                           f"it lacks {len(missing)} of {len(candidate)} utterances")
+            raise BadInput(
+                f"witnesses.{name}",
+                missing[0],
+                f"it lacks {len(missing)} of {len(candidate)} utterances",
+            )
     return [
-        _row(row, {name: known[row.test_set, row.id] for name, known in texts.items()},
-             settings)
-        for row in candidate]
+        _row(row, {name: known[row.test_set, row.id] for name, known in texts.items()}, settings)
+        for row in candidate
+    ]
 
-
+# %% ../../nbs/5_audit/support.ipynb #audit-03b
 def audit_summary(
     rows: Sequence[AuditRow],
-    candidate: Sequence[Prediction],   # the same, in the same order
+    candidate: Sequence[Prediction],  # the same, in the same order
 ) -> dict[str, Interval]:
     "Shares of flagged utterances and words, with intervals; they are no fabrication rate."
     flags = [{span.category for span in row.spans} for row in rows]
-    unsupported, looped = (sum(category in found for found in flags)
-                           for category in ("unsupported", "loop"))
+    unsupported, looped = (
+        sum(category in found for found in flags) for category in ("unsupported", "loop")
+    )
     return {
         "unsupported_utterances": wilson(unsupported, len(rows)),
         "loop_utterances": wilson(looped, len(rows)),
         "unsupported_words": bootstrap(
-            [row.unsupported_words for row in rows], [row.words for row in rows],
-            blocks_of(candidate)[0])}
+            [row.unsupported_words for row in rows],
+            [row.words for row in rows],
+            blocks_of(candidate)[0],
+        ),
+    }
 
 # %% ../../nbs/5_audit/support.ipynb #table-02
-CONTEXT = 40   # characters shown on either side of a span
+CONTEXT = 40  # characters shown on either side of a span
 MARK = "color:#0b5394;font-weight:bold;border-bottom:2px solid #0b5394"
 
 
@@ -301,13 +353,25 @@ def span_table_html(rows: Sequence[AuditRow], most: int = 20) -> str:
     lines = [[f"<b>{name}</b>" for name in head]]
     for row, span in ranked(rows)[:most]:
         witness = f"<i>{html.escape(span.closest)}</i>: {html.escape(span.heard)}"
-        lines.append([html.escape(row.id), span.category, _in_context(row.hypothesis, span),
-                      f"{span.support:.2f}", witness])
+        lines.append(
+            [
+                html.escape(row.id),
+                span.category,
+                _in_context(row.hypothesis, span),
+                f"{span.support:.2f}",
+                witness,
+            ]
+        )
     return table_html(lines)
 
 
 def _in_context(text: str, span: Span) -> str:
-    before, after, inside = map(html.escape, (
-        text[max(0, span.start - CONTEXT):span.start], text[span.end:span.end + CONTEXT],
-        text[span.start:span.end]))
+    before, after, inside = map(
+        html.escape,
+        (
+            text[max(0, span.start - CONTEXT) : span.start],
+            text[span.end : span.end + CONTEXT],
+            text[span.start : span.end],
+        ),
+    )
     return f'{before}<span style="{MARK}">⟦{inside}⟧</span>{after}'

@@ -9,19 +9,19 @@ import html
 from collections.abc import Iterable, Sequence
 
 from .scoring import align, normalised, score, units
-from ..preprocessing.text import Normaliser
+from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
 __all__ = ['STYLES', 'LEGEND', 'PAPER', 'alignment_html', 'sample_table_html', 'table_html']
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-02
-STYLES = {   # dark enough for white paper, apart also for the colour-blind
+STYLES = {  # dark enough for white paper, apart also for the colour-blind
     "substitution": "color:#8a4b00;border-bottom:2px dotted #8a4b00",
     "deletion": "color:#7b2d8e;text-decoration:line-through",
     "insertion": "color:#0b5394;font-weight:bold;border-bottom:2px solid #0b5394",
 }
 LEGEND = "said→heard, −left out, +added"
-PAPER = "color:#222;background:#fff"   # in a dark notebook too
+PAPER = "color:#222;background:#fff"  # in a dark notebook too
 
 
 def _marked(reference: str, hypothesis: str) -> str:
@@ -29,8 +29,12 @@ def _marked(reference: str, hypothesis: str) -> str:
     parts = []
     for kind, said, heard in align(reference, hypothesis):
         said, heard = html.escape(said), html.escape(heard)
-        shown = {"hit": heard, "substitution": f"<s>{said}</s>→{heard}",
-                 "deletion": f"−{said}", "insertion": f"+{heard}"}[kind]
+        shown = {
+            "hit": heard,
+            "substitution": f"<s>{said}</s>→{heard}",
+            "deletion": f"−{said}",
+            "insertion": f"+{heard}",
+        }[kind]
         if kind in STYLES:
             shown = f'<span style="{STYLES[kind]}" title="{kind}">{shown}</span>'
         parts.append(shown)
@@ -38,7 +42,7 @@ def _marked(reference: str, hypothesis: str) -> str:
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-03
 def alignment_html(
-    reference: str,               # normalised, as it was scored
+    reference: str,  # normalised, as it was scored
     hypothesis: str,
     baseline: str | None = None,  # what the model heard before it was fine-tuned
 ) -> str:
@@ -49,17 +53,16 @@ def alignment_html(
     name = "heard" if baseline is None else "after"
     lines.append((name, _marked(reference, hypothesis)))
     label = '<span style="display:inline-block;width:4em;color:#666">'
-    rows = "".join(
-        f'<div dir="auto">{label}{name}</span>{text}</div>' for name, text in lines)
+    rows = "".join(f'<div dir="auto">{label}{name}</span>{text}</div>' for name, text in lines)
     return f'<div style="{PAPER};line-height:1.7;text-align:left">{rows}</div>'
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-06
 def sample_table_html(
-    labels: Sequence[str],           # what to call each sample, e.g. its id
-    references: Sequence[str],       # raw
-    hypotheses: Sequence[str],       # raw
-    normaliser: Normaliser,          # the scorer's
-    baseline: Sequence[str] | None = None,   # raw, from before fine-tuning
+    labels: Sequence[str],  # what to call each sample, e.g. its id
+    references: Sequence[str],  # raw
+    hypotheses: Sequence[str],  # raw
+    normaliser: Normaliser,  # the scorer's
+    baseline: Sequence[str] | None = None,  # raw, from before fine-tuning
 ) -> str:
     "A table of samples: label, errors over words, and the marked alignment."
     scores, unit = score(references, hypotheses, normaliser), normaliser.unit
@@ -67,9 +70,14 @@ def sample_table_html(
     lines = [[f"<b>{name}</b>" for name in ("sample", "errors", LEGEND)]]
     for i, label in enumerate(labels):
         texts = [scores.references[i], scores.hypotheses[i]]
-        texts += [normalised(text, normaliser) for text in (baseline or ())[i:i + 1]]
-        lines.append([html.escape(label), f"{counts.errors[i]}/{counts.reference[i]}",
-                      alignment_html(*(" ".join(units(text, unit)) for text in texts))])
+        texts += [normalised(text, normaliser) for text in (baseline or ())[i : i + 1]]
+        lines.append(
+            [
+                html.escape(label),
+                f"{counts.errors[i]}/{counts.reference[i]}",
+                alignment_html(*(" ".join(units(text, unit)) for text in texts)),
+            ]
+        )
     return table_html(lines)
 
 
@@ -77,5 +85,6 @@ def table_html(lines: Iterable[Sequence[str]]) -> str:
     "Cells of HTML as a table that needs no style sheet."
     cell = '<td style="text-align:left;vertical-align:top;padding:4px 12px 4px 0">'
     rows = "".join(
-        "<tr>" + "".join(f"{cell}{text}</td>" for text in line) + "</tr>" for line in lines)
+        "<tr>" + "".join(f"{cell}{text}</td>" for text in line) + "</tr>" for line in lines
+    )
     return f'<table style="border-collapse:collapse;{PAPER}">{rows}</table>'

@@ -16,8 +16,9 @@ from typing import NoReturn
 
 from ..checks import BadInput, canonical_json, from_mapping, write_atomic
 from .longform import transcribe
-from ..models.family import Decoding, Example, Family, Hypothesis
-from ..preprocessing.utterances import Utterance
+from ..models.family import Decoding, Family, Hypothesis
+from ..preprocessing.store.examples import Example
+from ..preprocessing.corpus.utterances import Utterance
 
 # %% auto #0
 __all__ = ['Prediction', 'predict', 'write_predictions', 'read_predictions', 'batches', 'decode_set', 'real_time_factor']
@@ -26,33 +27,40 @@ __all__ = ['Prediction', 'predict', 'write_predictions', 'read_predictions', 'ba
 @dataclass(frozen=True)
 class Prediction:
     "What one recogniser heard in one utterance: a line of predictions.jsonl."
+
     id: str
-    test_set: str                               # ids are unique within a set
-    reference: str                              # raw, "" for clips without speech
-    hypothesis: str                             # raw
-    language: str                               # "da"
-    duration: float                             # seconds
+    test_set: str  # ids are unique within a set
+    reference: str  # raw, "" for clips without speech
+    hypothesis: str  # raw
+    language: str  # "da"
+    duration: float  # seconds
     speaker: str = ""
-    recording: str = ""                         # call or session
+    recording: str = ""  # call or session
     tags: dict[str, str] = field(default_factory=dict)
-    log_probabilities: tuple[float, ...] = ()   # natural log, one a token, 5 decimals
-    hit_cap: bool = False                       # no end token within the cap
-    pieces: int = 1                             # that it was heard in: more for a recording beyond the window
-    open_seams: int = 0                         # of those, where the overlap of two had no word in common
+    log_probabilities: tuple[float, ...] = ()  # natural log, one a token, 5 decimals
+    hit_cap: bool = False  # no end token within the cap
+    pieces: int = 1  # that it was heard in: more for a recording beyond the window
+    open_seams: int = 0  # of those, where the overlap of two had no word in common
 
 
-def predict(
-    utterance: Utterance, hypothesis: Hypothesis, test_set: str
-) -> Prediction:
+def predict(utterance: Utterance, hypothesis: Hypothesis, test_set: str) -> Prediction:
     "Put together what was said and what was heard. Raises BadInput for a probability that is no number."
     if not all(map(math.isfinite, hypothesis.log_probabilities)):
         allowed = "finite log-probabilities: broken weights, or an overflow in float16?"
         raise BadInput("utterance", utterance.id, allowed)
     return Prediction(
-        utterance.id, test_set, utterance.text, hypothesis.text, utterance.language,
-        utterance.duration, utterance.speaker, utterance.recording, utterance.tags,
+        utterance.id,
+        test_set,
+        utterance.text,
+        hypothesis.text,
+        utterance.language,
+        utterance.duration,
+        utterance.speaker,
+        utterance.recording,
+        utterance.tags,
         tuple(round(float(value), 5) for value in hypothesis.log_probabilities),
-        hypothesis.hit_cap)
+        hypothesis.hit_cap,
+    )
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #file-02
 def _line(prediction: Prediction) -> str:
@@ -104,14 +112,15 @@ def read_predictions(path: str | Path) -> list[Prediction]:
 # %% ../../nbs/4_evaluation/decoding.ipynb #batch-02
 def batches(
     utterances: Sequence[Utterance],
-    size: int,               # utterances decoded at a time
-) -> list[list[int]]:        # positions in `utterances`
+    size: int,  # utterances decoded at a time
+) -> list[list[int]]:  # positions in `utterances`
     "Positions in batches of like duration, longest first, ties by id."
+
     def longest_first(i: int) -> tuple[float, str]:
         return -utterances[i].duration, utterances[i].id
 
     order = sorted(range(len(utterances)), key=longest_first)
-    return [order[start:start + size] for start in range(0, len(order), size)]
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-02
 def _finished(
@@ -126,8 +135,7 @@ def _finished(
     known = {utterance.id: utterance.text for utterance in utterances}
     strange = [row.id for row in found.values() if known.get(row.id) != row.reference]
     if strange:
-        raise BadInput(
-            path.name, strange[0], f"it holds predictions of another {test_set}")
+        raise BadInput(path.name, strange[0], f"it holds predictions of another {test_set}")
     ids = [[utterances[i].id for i in batch] for batch in order]
     complete = [batch for batch in ids if all(id in found for id in batch)]
     kept = {id: found[id] for batch in complete for id in batch}
@@ -138,17 +146,20 @@ def _finished(
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-03
 def decode_set(
     family: Family,
-    examples: Sequence[Example],        # looked up batch by batch; beyond the window their features are samples
-    utterances: Sequence[Utterance],    # the same, in the same order
-    test_set: str,                      # its name
+    examples: Sequence[
+        Example
+    ],  # looked up batch by batch; beyond the window their features are samples
+    utterances: Sequence[Utterance],  # the same, in the same order
+    test_set: str,  # its name
     decoding: Decoding = Decoding(),
-    report: Callable[[dict], None] = lambda progress: None,  # takes step, steps, message, real_time_factor
-    path: str | Path | None = None,     # where finished batches are kept for a killed run
+    report: Callable[[dict], None] = lambda progress: (
+        None
+    ),  # takes step, steps, message, real_time_factor
+    path: str | Path | None = None,  # where finished batches are kept for a killed run
 ) -> list[Prediction]:
     "What `family` hears in each utterance, in the order given. Raises BadInput."
     if len(examples) != len(utterances):
-        raise BadInput(
-            "examples", len(examples), f"one for each of {len(utterances)} utterances")
+        raise BadInput("examples", len(examples), f"one for each of {len(utterances)} utterances")
     order = batches(utterances, decoding.batch_size)
     done = _finished(Path(path), utterances, test_set, order) if path else {}
     heard_seconds, started = 0.0, time.perf_counter()
@@ -161,36 +172,57 @@ def decode_set(
             _append(rows, Path(path))
         heard_seconds += sum(row.duration for row in rows)
         factor = real_time_factor(time.perf_counter() - started, heard_seconds)
-        report({"step": len(done), "steps": len(utterances), "real_time_factor": factor,
-                "message": f"{test_set}: {factor:.3f} s a second of audio"})
+        report(
+            {
+                "step": len(done),
+                "steps": len(utterances),
+                "real_time_factor": factor,
+                "message": f"{test_set}: {factor:.3f} s a second of audio",
+            }
+        )
     return [done[utterance.id] for utterance in utterances]
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-04
 def _decode_batch(
-    family: Family, examples: Sequence[Example], utterances: Sequence[Utterance],
-    batch: list[int], test_set: str, decoding: Decoding,
+    family: Family,
+    examples: Sequence[Example],
+    utterances: Sequence[Utterance],
+    batch: list[int],
+    test_set: str,
+    decoding: Decoding,
 ) -> list[Prediction]:
     "The predictions of one batch of positions."
     chosen = [examples[i] for i in batch]
     for example, i in zip(chosen, batch):
         if example.id != utterances[i].id:
-            raise BadInput(
-                f"examples[{i}]", example.id, f"{utterances[i].id} stands there")
+            raise BadInput(f"examples[{i}]", example.id, f"{utterances[i].id} stands there")
     whole = [i for i in batch if utterances[i].duration <= family.window_seconds]
     heard = family.decode([examples[i] for i in whole], decoding) if whole else []
-    rows = {i: predict(utterances[i], found, test_set) for i, found in zip(whole, heard, strict=True)}
-    return [rows.get(i) or _in_pieces(family, examples[i], utterances[i], test_set, decoding) for i in batch]
+    rows = {
+        i: predict(utterances[i], found, test_set) for i, found in zip(whole, heard, strict=True)
+    }
+    return [
+        rows.get(i) or _in_pieces(family, examples[i], utterances[i], test_set, decoding)
+        for i in batch
+    ]
 
 
 def _in_pieces(
-    family: Family, example: Example, utterance: Utterance, test_set: str, decoding: Decoding,
+    family: Family,
+    example: Example,
+    utterance: Utterance,
+    test_set: str,
+    decoding: Decoding,
 ) -> Prediction:
     "The prediction of a recording beyond the window."
     found = transcribe(family, example.features, utterance.language, decoding)
-    return replace(predict(utterance, found.hypothesis, test_set),
-                   pieces=len(found.chunks), open_seams=found.seams["open"])
+    return replace(
+        predict(utterance, found.hypothesis, test_set),
+        pieces=len(found.chunks),
+        open_seams=found.seams["open"],
+    )
 
-
+# %% ../../nbs/4_evaluation/decoding.ipynb #resume-04b
 def _append(rows: list[Prediction], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
@@ -198,8 +230,8 @@ def _append(rows: list[Prediction], path: Path) -> None:
 
 
 def real_time_factor(
-    seconds: float,         # of computing
-    audio_seconds: float,   # of audio
-) -> float:                 # 0.1 = ten times faster than speech
+    seconds: float,  # of computing
+    audio_seconds: float,  # of audio
+) -> float:  # 0.1 = ten times faster than speech
     "Seconds of computing for a second of audio; 0 where there is no audio."
     return seconds / audio_seconds if audio_seconds else 0.0

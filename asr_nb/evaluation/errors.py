@@ -21,8 +21,8 @@ from .decoding import Prediction
 from .pronunciation import available, phonemes_of, sound_alike
 from .scoring import Op, loops_in, normalised
 from .summary import paired, scored
-from ..preprocessing.cardinals import CARDINALS
-from ..preprocessing.text import Normaliser
+from ..preprocessing.text.cardinals import CARDINALS
+from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
 __all__ = ['BUCKETS', 'FEWEST_TRUNCATED', 'FEWEST_INVENTED', 'LIKE', 'RULES', 'Error', 'Rules', 'number_words', 'has_rule',
@@ -30,67 +30,153 @@ __all__ = ['BUCKETS', 'FEWEST_TRUNCATED', 'FEWEST_INVENTED', 'LIKE', 'RULES', 'E
            'Distribution', 'distribution']
 
 # %% ../../nbs/4_evaluation/errors.ipynb #buckets-02
-BUCKETS = ("substitution", "accent", "agreement", "homophone", "number", "name",
-           "deletion", "truncation", "insertion", "loop", "invention")
+BUCKETS = (
+    "substitution",
+    "accent",
+    "agreement",
+    "homophone",
+    "number",
+    "name",
+    "deletion",
+    "truncation",
+    "insertion",
+    "loop",
+    "invention",
+)
 FEWEST_TRUNCATED = 3
 FEWEST_INVENTED = {"word": 4, "character": 8}
-LIKE = 0.45   # share of letters that two stretches have in common, from which on they are alike
+LIKE = 0.45  # share of letters that two stretches have in common, from which on they are alike
 
 
 class Error(NamedTuple):
     "One word, or character, that went wrong."
-    kind: str    # one of BUCKETS
-    said: str    # "" if nothing was
-    heard: str   # "" if nothing was
-    place: int   # how many words of the reference stand before it
+
+    kind: str  # one of BUCKETS
+    said: str  # "" if nothing was
+    heard: str  # "" if nothing was
+    place: int  # how many words of the reference stand before it
 
 # %% ../../nbs/4_evaluation/errors.ipynb #rules-02
 @dataclass(frozen=True)
 class Rules:
     "What tells one kind of word error from another in one language."
-    voice: str = ""                 # of eSpeak NG
-    accents: bool = True            # some letters bear marks that are accents
-    letters: str = ""               # with marks that are none: letters of their own
-    endings: tuple[str, ...] = ()   # groups of endings that one stem may have
-    forms: tuple[str, ...] = ()     # groups of short words that differ in number, gender or case
-    numbers: str = ""               # besides those of the package's cardinals
-    articles: str = ""              # in number words, but mostly something else
-    names: bool = True              # a capital inside a sentence makes a name
-    capitals: str = ""              # words with a capital that are no names
+
+    voice: str = ""  # of eSpeak NG
+    accents: bool = True  # some letters bear marks that are accents
+    letters: str = ""  # with marks that are none: letters of their own
+    endings: tuple[str, ...] = ()  # groups of endings that one stem may have
+    forms: tuple[str, ...] = ()  # groups of short words that differ in number, gender or case
+    numbers: str = ""  # besides those of the package's cardinals
+    articles: str = ""  # in number words, but mostly something else
+    names: bool = True  # a capital inside a sentence makes a name
+    capitals: str = ""  # words with a capital that are no names
 
 # %% ../../nbs/4_evaluation/errors.ipynb #rules-03
 RULES = {
     "en": Rules(
-        "en", endings=("- s es 's", "y ies", "f fe ves"),
-        forms=("a an", "is are", "was were", "has have", "does do", "this these", "that those",
-               "man men", "woman women", "child children"),
-        articles="and", capitals=(
+        "en",
+        endings=("- s es 's", "y ies", "f fe ves"),
+        forms=(
+            "a an",
+            "is are",
+            "was were",
+            "has have",
+            "does do",
+            "this these",
+            "that those",
+            "man men",
+            "woman women",
+            "child children",
+        ),
+        articles="and",
+        capitals=(
             "i i'm i'll i've i'd january february march april may june july august september "
             "october november december monday tuesday wednesday thursday friday saturday sunday "
-            "mr mrs ms mister missus")),
+            "mr mrs ms mister missus"
+        ),
+    ),
     "da": Rules(
-        "da", letters="æøå", endings=("- e en et er erne ene n r rne ne t s es",),
-        forms=("en et", "den det de", "min mit mine", "din dit dine", "sin sit sine",
-               "denne dette disse", "nogen noget nogle", "anden andet andre"),
-        articles="en et og"),
+        "da",
+        letters="æøå",
+        endings=("- e en et er erne ene n r rne ne t s es",),
+        forms=(
+            "en et",
+            "den det de",
+            "min mit mine",
+            "din dit dine",
+            "sin sit sine",
+            "denne dette disse",
+            "nogen noget nogle",
+            "anden andet andre",
+        ),
+        articles="en et og",
+    ),
     "fr": Rules(
-        "fr", endings=("- e s es", "- x", "e es ent", "al aux ale ales", "é ée és ées",
-                       "i ie is ies", "u ue us ues", "ait aient", "er ère ers ères",
-                       "f ve fs ves", "x se ses", "- ne nes", "- le les", "- te tes"),
-        forms=("il ils", "le la les", "un une", "ce cet cette ces", "mon ma mes", "ton ta tes",
-               "son sa ses", "leur leurs", "du des", "au aux", "a ont", "est sont",
-               "tout tous toute toutes"),
-        articles="un une et"),
+        "fr",
+        endings=(
+            "- e s es",
+            "- x",
+            "e es ent",
+            "al aux ale ales",
+            "é ée és ées",
+            "i ie is ies",
+            "u ue us ues",
+            "ait aient",
+            "er ère ers ères",
+            "f ve fs ves",
+            "x se ses",
+            "- ne nes",
+            "- le les",
+            "- te tes",
+        ),
+        forms=(
+            "il ils",
+            "le la les",
+            "un une",
+            "ce cet cette ces",
+            "mon ma mes",
+            "ton ta tes",
+            "son sa ses",
+            "leur leurs",
+            "du des",
+            "au aux",
+            "a ont",
+            "est sont",
+            "tout tous toute toutes",
+        ),
+        articles="un une et",
+    ),
     "de": Rules(
-        "de", letters="äöü", endings=("- e en er es em n s ns",),
-        forms=("der die das den dem des", "ein eine einen einem einer eines", "ist sind",
-               "hat haben", "war waren"),
-        numbers="hundert tausend zwo", articles="ein eine und", names=False),
+        "de",
+        letters="äöü",
+        endings=("- e en er es em n s ns",),
+        forms=(
+            "der die das den dem des",
+            "ein eine einen einem einer eines",
+            "ist sind",
+            "hat haben",
+            "war waren",
+        ),
+        numbers="hundert tausend zwo",
+        articles="ein eine und",
+        names=False,
+    ),
     "es": Rules(
-        "es", letters="ñ", endings=("- s es", "o a os as", "a an", "e en", "or ora ores oras"),
-        forms=("el la los las", "un una unos unas", "este esta estos estas",
-               "ese esa esos esas", "es son", "ha han", "mi mis", "su sus"),
-        articles="un una uno y"),
+        "es",
+        letters="ñ",
+        endings=("- s es", "o a os as", "a an", "e en", "or ora ores oras"),
+        forms=(
+            "el la los las",
+            "un una unos unas",
+            "este esta estos estas",
+            "ese esa esos esas",
+            "es son",
+            "ha han",
+            "mi mis",
+            "su sus",
+        ),
+        articles="un una uno y",
+    ),
     "zh": Rules("cmn", accents=False, names=False),
 }
 
@@ -115,14 +201,22 @@ def _language(prediction: Prediction) -> str:
 def has_rule(kind: str, language: str) -> bool:
     "Whether anything is declared by which errors of a language get into a bucket."
     rules = RULES.get(language, Rules(accents=False, names=False))
-    return {"accent": rules.accents, "agreement": bool(rules.endings), "name": rules.names,
-            "homophone": bool(rules.voice) and available()}.get(kind, True)
+    return {
+        "accent": rules.accents,
+        "agreement": bool(rules.endings),
+        "name": rules.names,
+        "homophone": bool(rules.voice) and available(),
+    }.get(kind, True)
 
 # %% ../../nbs/4_evaluation/errors.ipynb #words-02
 def _bare(word: str, letters: str) -> str:
     "A word without its accents, but with the letters that only look accented."
-    return "".join(c if c in letters else "".join(
-        d for d in unicodedata.normalize("NFD", c) if unicodedata.category(d) != "Mn") for c in word)
+    return "".join(
+        c
+        if c in letters
+        else "".join(d for d in unicodedata.normalize("NFD", c) if unicodedata.category(d) != "Mn")
+        for c in word
+    )
 
 
 def _inflected(said: str, heard: str, rules: Rules) -> bool:
@@ -132,8 +226,10 @@ def _inflected(said: str, heard: str, rules: Rules) -> bool:
             return True
     for group in rules.endings:
         endings = ["" if ending == "-" else ending for ending in group.split()]
-        stems = [{word.removesuffix(ending) for ending in endings if word.endswith(ending)}
-                 for word in (said, heard)]
+        stems = [
+            {word.removesuffix(ending) for ending in endings if word.endswith(ending)}
+            for word in (said, heard)
+        ]
         if any(len(stem) >= 3 for stem in stems[0] & stems[1]):
             return True
     return False
@@ -183,10 +279,10 @@ def _looped(ops: Sequence[Op]) -> Iterator[int]:
     heard = [(place, op.hypothesis) for place, op in enumerate(ops) if op.kind != "deletion"]
     words = [word for _, word in heard]
     said = [op.reference for op in ops if op.kind != "insertion"]
-    own = {frozenset(said[loop.start:loop.end]) for loop in loops_in(said)}
+    own = {frozenset(said[loop.start : loop.end]) for loop in loops_in(said)}
     for loop in loops_in(words):
-        if frozenset(words[loop.start:loop.end]) not in own:
-            yield from (place for place, _ in heard[loop.start:loop.end])
+        if frozenset(words[loop.start : loop.end]) not in own:
+            yield from (place for place, _ in heard[loop.start : loop.end])
 
 
 def _truncated(ops: Sequence[Op]) -> list[int]:
@@ -201,6 +297,7 @@ def _truncated(ops: Sequence[Op]) -> list[int]:
 # %% ../../nbs/4_evaluation/errors.ipynb #spans-03
 def _invented(ops: Sequence[Op], language: str, unit: str) -> Iterator[int]:
     "The places of words in a row that resemble nothing that was said there."
+
     def new(op: Op) -> bool:
         return bool(op.hypothesis) and not all(_is_number(word, language) for word in op[1:])
 
@@ -218,8 +315,11 @@ def _invented(ops: Sequence[Op], language: str, unit: str) -> Iterator[int]:
 def _stretches(ops: Sequence[Op], language: str, unit: str) -> dict[int, str]:
     "Which places of an alignment belong to a loop, a truncation or an invention."
     found: dict[int, str] = {}
-    for kind, places in (("loop", _looped(ops)), ("truncation", _truncated(ops)),
-                         ("invention", _invented(ops, language, unit))):
+    for kind, places in (
+        ("loop", _looped(ops)),
+        ("truncation", _truncated(ops)),
+        ("invention", _invented(ops, language, unit)),
+    ):
         for place in places:
             found.setdefault(place, kind)
     return found
@@ -242,12 +342,21 @@ def classify(predictions: Sequence[Prediction], normalise: Normaliser) -> list[l
     alignments, unit = scored(predictions, normalise).alignments, normalise.unit
     languages = [_language(row) for row in predictions]
     for language in set(languages) & RULES.keys():
-        wanted = [word for ops, other in zip(alignments, languages) if other == language
-                  for op in ops if op.kind == "substitution" for word in op[1:]]
+        wanted = [
+            word
+            for ops, other in zip(alignments, languages)
+            if other == language
+            for op in ops
+            if op.kind == "substitution"
+            for word in op[1:]
+        ]
         phonemes_of(wanted, RULES[language].voice)
-    return [_errors(ops, language, names_in(row.reference, normalise, language), unit)
-            if any(op.kind != "hit" for op in ops) else []
-            for ops, language, row in zip(alignments, languages, predictions)]
+    return [
+        _errors(ops, language, names_in(row.reference, normalise, language), unit)
+        if any(op.kind != "hit" for op in ops)
+        else []
+        for ops, language, row in zip(alignments, languages, predictions)
+    ]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #table-02
 def worst_first(predictions: Sequence[Prediction], normalise: Normaliser) -> list[int]:
@@ -259,8 +368,8 @@ def worst_first(predictions: Sequence[Prediction], normalise: Normaliser) -> lis
 def buckets(
     predictions: Sequence[Prediction],
     normalise: Normaliser,
-    worst: int | None = 100,     # utterances, those with the most errors; None: all of them
-) -> dict[str, int | None]:      # None: not available in this language, or here
+    worst: int | None = 100,  # utterances, those with the most errors; None: all of them
+) -> dict[str, int | None]:  # None: not available in this language, or here
     "How many errors lie in each bucket; they sum to all that were scored."
     chosen = [predictions[i] for i in worst_first(predictions, normalise)[:worst]]
     counts = Counter(error.kind for errors in classify(chosen, normalise) for error in errors)
@@ -273,9 +382,10 @@ def buckets(
 # %% ../../nbs/4_evaluation/errors.ipynb #confusions-02
 class Confusion(NamedTuple):
     "One word taken for another."
+
     said: str
     heard: str
-    kind: str    # one of BUCKETS
+    kind: str  # one of BUCKETS
     count: int
 
 
@@ -283,8 +393,12 @@ def confusions(
     predictions: Sequence[Prediction], normalise: Normaliser, count: int = 20
 ) -> list[Confusion]:
     "The most frequent pairs of a word said and the word heard for it, ties by alphabet."
-    pairs = Counter((error.said, error.heard, error.kind) for errors in classify(predictions, normalise)
-                    for error in errors if error.said and error.heard)
+    pairs = Counter(
+        (error.said, error.heard, error.kind)
+        for errors in classify(predictions, normalise)
+        for error in errors
+        if error.said and error.heard
+    )
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
     return [Confusion(*pair, times) for pair, times in ordered[:count]]
 
@@ -292,7 +406,8 @@ def confusions(
 @dataclass(frozen=True)
 class Broken:
     "A stretch that the first system had right and the second has not."
-    said: str             # normalised; "" where a word was only added
+
+    said: str  # normalised; "" where a word was only added
     heard: str
     before: Prediction
     after: Prediction
@@ -322,34 +437,38 @@ def _broken(ops: Sequence[Op], later: Sequence[Op]) -> Iterator[tuple[str, str]]
     for hit, run in itertools.groupby(later, lambda op: op.kind == "hit"):
         run = list(run)
         end = place + sum(op.kind != "insertion" for op in run)
-        if not hit and all(words[place:end]) and all(gaps[place:end + 1]):
+        if not hit and all(words[place:end]) and all(gaps[place : end + 1]):
             yield tuple(" ".join(op[side] for op in run if op[side]) for side in (1, 2))
         place = end
 
 
 def broken(
-    before: Sequence[Prediction], after: Sequence[Prediction],   # of the same utterances
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],  # of the same utterances
     normalise: Normaliser,
-    count: int | None = 20,                                      # None: all of them
+    count: int | None = 20,  # None: all of them
 ) -> list[Broken]:
     "What `before` had right and `after` has wrong, the longest first, ties by id. Raises BadInput."
     before, after = paired(before, after)
     alignments = (scored(rows, normalise).alignments for rows in (before, after))
-    found = [Broken(said, heard, first, second)
-             for ops, later, first, second in zip(*alignments, before, after)
-             for said, heard in _broken(ops, later)]
+    found = [
+        Broken(said, heard, first, second)
+        for ops, later, first, second in zip(*alignments, before, after)
+        for said, heard in _broken(ops, later)
+    ]
     return sorted(found, key=lambda row: (-row.words, row.after.id, row.said))[:count]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #distribution-02
 @dataclass(frozen=True)
 class Distribution:
     "How the error rates of the utterances in which something was said are spread."
-    n: int                  # utterances
+
+    n: int  # utterances
     perfect: int
-    under_5: int            # below 5 %, the perfect ones among them
+    under_5: int  # below 5 %, the perfect ones among them
     under_10: int
     under_25: int
-    median: float | None    # as fractions; None: nothing was said at all
+    median: float | None  # as fractions; None: nothing was said at all
     worst: float | None
 
 

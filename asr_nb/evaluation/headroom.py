@@ -20,11 +20,12 @@ __all__ = ['WORDS', 'ENOUGH', 'WORTH', 'BEST_GAIN', 'FALL', 'Finding', 'Base', '
 @dataclass(frozen=True)
 class Base:
     "What an untouched model did on dev."
+
     name: str
-    rate: Interval               # its error rate, a fraction
-    parameters: int = 0          # how many; 0: not known
-    metric: str = "WER"          # or "CER", where a language is scored by characters
-    speed: float | None = None   # real-time factor: seconds of computing for a second of audio
+    rate: Interval  # its error rate, a fraction
+    parameters: int = 0  # how many; 0: not known
+    metric: str = "WER"  # or "CER", where a language is scored by characters
+    speed: float | None = None  # real-time factor: seconds of computing for a second of audio
 
     def __post_init__(self):
         if self.rate.value is None or not 0 <= self.rate.value < math.inf:
@@ -34,8 +35,9 @@ class Base:
 @dataclass(frozen=True)
 class Probe:
     "Losses (nats a token, evaluation mode) before and after a short training run."
+
     steps: int
-    train: tuple[float, float]   # on utterances that it trained on
+    train: tuple[float, float]  # on utterances that it trained on
     dev: tuple[float, float]
 
     def __post_init__(self):
@@ -51,7 +53,8 @@ WORDS = ("train", "change the recipe", "take a larger base", "don't")
 @dataclass(frozen=True)
 class Verdict:
     "Whether to train, in a word, and why."
-    word: str                  # one of WORDS
+
+    word: str  # one of WORDS
     reasons: tuple[str, ...]
 
     def __post_init__(self):
@@ -79,7 +82,7 @@ BEST_GAIN = 0.54
 FALL = 0.02
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #need-02
-Finding = tuple[str, str]   # the word that it asks for, "" if none; and the reason
+Finding = tuple[str, str]  # the word that it asks for, "" if none; and the reason
 
 
 def _percent(fraction: float, digits: int = 1) -> str:
@@ -92,8 +95,10 @@ def _need(base: Base, target: float) -> Finding:
     if not target:
         if value > ENOUGH:
             return "", f"{rate} is above {_percent(ENOUGH)}, and no target is stated"
-        return "don't", (f"{rate} is not above {_percent(ENOUGH)}, where fine-tuning mostly did "
-                         "harm in seed 003; state a target if less is needed")
+        return "don't", (
+            f"{rate} is not above {_percent(ENOUGH)}, where fine-tuning mostly did "
+            "harm in seed 003; state a target if less is needed"
+        )
     if value > target:
         gap = f"{100 * (value - target):.1f} points above"
         return "", f"{rate} is {gap} the target of {_percent(target)}"
@@ -109,9 +114,11 @@ def _size(base: Base, others: Sequence[Base], target: float) -> Finding:
     value, there = best.rate.value, base.rate.value
     fewer = 1 - value / there if there else 0.0
     errors = f"{_percent(abs(fewer), 0)} {'fewer' if fewer >= 0 else 'more'} errors"
-    told = (f"{best.name} ({best.parameters / 1e6:,.1f} million parameters) has {_percent(value)} "
-            f"untouched, {errors} (asked of a larger base: {_percent(WORTH, 0)} fewer, and a "
-            f"rate up to {_percent(goal)})")
+    told = (
+        f"{best.name} ({best.parameters / 1e6:,.1f} million parameters) has {_percent(value)} "
+        f"untouched, {errors} (asked of a larger base: {_percent(WORTH, 0)} fewer, and a "
+        f"rate up to {_percent(goal)})"
+    )
     taken = there > target and fewer >= WORTH and value <= goal
     return "take a larger base" if taken else "", told
 
@@ -123,9 +130,12 @@ def _shows(base: Base, target: float, power: Power | None) -> Finding:
         return "", f"what the test set can show is not known ({why})"
     rate, smallest = base.rate.value, power.smallest
     stake = max(0.0, rate - target) if target else rate
-    way = ("the way to the target is" if target else
-           f"{_percent(BEST_GAIN, 0)} of the errors, the most won in seed 003, would be "
-           f"{100 * BEST_GAIN * rate:.1f}, and all of them")
+    way = (
+        "the way to the target is"
+        if target
+        else f"{_percent(BEST_GAIN, 0)} of the errors, the most won in seed 003, would be "
+        f"{100 * BEST_GAIN * rate:.1f}, and all of them"
+    )
     told = f"the test set can show {100 * smallest:.1f} points and more; {way} {100 * stake:.1f}"
     if stake and smallest > stake:
         count = blocks_needed(power, stake)
@@ -140,8 +150,10 @@ def _learns(probe: Probe | None) -> Finding:
         return "", "no probe was made, so what the losses would do is not known (probe_steps)"
     falls = [before - after > FALL * before for before, after in (probe.train, probe.dev)]
     (a, b), (c, d) = probe.train, probe.dev
-    told = (f"in {probe.steps} steps the loss went from {a:.2f} to {b:.2f} on what was trained on, "
-            f"and from {c:.2f} to {d:.2f} on dev (a fall: {_percent(FALL, 0)} and more)")
+    told = (
+        f"in {probe.steps} steps the loss went from {a:.2f} to {b:.2f} on what was trained on, "
+        f"and from {c:.2f} to {d:.2f} on dev (a fall: {_percent(FALL, 0)} and more)"
+    )
     if falls[1]:
         return "", told
     why = "learnt by heart" if falls[0] else "nothing is learnt, or nothing is left to learn"
@@ -150,9 +162,9 @@ def _learns(probe: Probe | None) -> Finding:
 # %% ../../nbs/4_evaluation/headroom.ipynb #judge-02
 def judge(
     base: Base,
-    others: Sequence[Base] = (),     # measured on the same dev set
-    target: float = 0.0,             # the rate that is good enough, a fraction; 0: not stated
-    power: Power | None = None,      # what the test set can show
+    others: Sequence[Base] = (),  # measured on the same dev set
+    target: float = 0.0,  # the rate that is good enough, a fraction; 0: not stated
+    power: Power | None = None,  # what the test set can show
     probe: Probe | None = None,
 ) -> Verdict:
     "Whether to train `base`, and why. Raises BadInput for a target or rates of another kind."

@@ -15,24 +15,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.family import Decoding, Example, Family, Hypothesis
-from ..preprocessing.audio import SAMPLING_RATE
+from ..models.family import Decoding, Family, Hypothesis
+from ..preprocessing.store.examples import Example
+from ..preprocessing.sound.audio import SAMPLING_RATE
 
 # %% ../../nbs/4_evaluation/longform.ipynb #pauses-02
-FRAME = SAMPLING_RATE // 100       # samples between levels: 10 ms
-SHORTEST_PAUSE = 20                # frames
-DEPTH, FLOOR = 12.0, -70.0         # dB below the loud; dB of full scale, below which all is silence
+FRAME = SAMPLING_RATE // 100  # samples between levels: 10 ms
+SHORTEST_PAUSE = 20  # frames
+DEPTH, FLOOR = 12.0, -70.0  # dB below the loud; dB of full scale, below which all is silence
 
 
-def levels(samples: np.ndarray) -> np.ndarray:   # float32, mono, 16 kHz
+def levels(samples: np.ndarray) -> np.ndarray:  # float32, mono, 16 kHz
     "Mean power of 50 ms around every tenth of them, dB of full scale, shape (frames,)."
     frames = -(-len(samples) // FRAME)
     power = np.pad(np.square(samples, dtype=np.float64), (0, frames * FRAME - len(samples)))
     power = power.reshape(frames, FRAME).mean(1)
-    return 10 * np.log10(np.convolve(power, np.full(5, 0.2))[2: frames + 2] + 1e-10)
+    return 10 * np.log10(np.convolve(power, np.full(5, 0.2))[2 : frames + 2] + 1e-10)
 
 
-def pauses(level: np.ndarray) -> list[tuple[int, int]]:   # frames: first, and first after it
+def pauses(level: np.ndarray) -> list[tuple[int, int]]:  # frames: first, and first after it
     "Stretches without speech, of a fifth of a second and more."
     quiet, loud = np.maximum(np.percentile(level, [5, 95]), (level.max() - 60, FLOOR))
     limit = min(quiet + 0.3 * (loud - quiet), loud - DEPTH)
@@ -41,16 +42,19 @@ def pauses(level: np.ndarray) -> list[tuple[int, int]]:   # frames: first, and f
     return [(int(first), int(after)) for first, after in edges if after - first >= SHORTEST_PAUSE]
 
 # %% ../../nbs/4_evaluation/longform.ipynb #chunks-02
-MARGIN = 25         # frames of silence at most that a piece keeps at its ends; or a thirtieth of the window
-OVERLAP = 0.2       # of a window, where there is no pause
+MARGIN = (
+    25  # frames of silence at most that a piece keeps at its ends; or a thirtieth of the window
+)
+OVERLAP = 0.2  # of a window, where there is no pause
 
 
 @dataclass(frozen=True)
 class Chunk:
     "A piece of a recording."
-    start: int      # sample
-    stop: int       # sample after the last one
-    joined: str     # to the piece before: "pause", "overlap"; "" for the first
+
+    start: int  # sample
+    stop: int  # sample after the last one
+    joined: str  # to the piece before: "pause", "overlap"; "" for the first
 
 
 def chunks(samples: np.ndarray, window_seconds: float) -> list[Chunk]:
@@ -75,7 +79,7 @@ def chunks(samples: np.ndarray, window_seconds: float) -> list[Chunk]:
         start, how = after, "overlap" if after < stop else "pause"
     return found
 
-
+# %% ../../nbs/4_evaluation/longform.ipynb #chunks-02b
 def _speech(gaps: Sequence[tuple[int, int]], frames: int, margin: int) -> tuple[int, int]:
     "Where speech begins and ends, with a margin; twice the same where there is none."
     start = max(0, gaps[0][1] - margin) if gaps and gaps[0][0] == 0 else 0
@@ -90,7 +94,9 @@ def _in_pause(
     places = []
     for first, after in gaps:
         kept = min(margin, (after - first) // 2)
-        if start + frames // 10 < first and first + 3 <= start + frames:   # 3: where the level's 50 ms are over
+        if (
+            start + frames // 10 < first and first + 3 <= start + frames
+        ):  # 3: where the level's 50 ms are over
             late = first > start + frames // 3
             stop = min(first + kept, start + frames)
             places.append(((late, min(after - first, 50), first), (stop, after - kept)))
@@ -106,55 +112,74 @@ PIECE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff
 
 def _pieces(text: str) -> list[tuple[int, str]]:
     "Words, or characters where words are not set apart: where each begins, and what it is compared by."
-    found = [(match.start(), "".join(filter(str.isalnum, match[0].casefold()))) for match in PIECE.finditer(text)]
+    found = [
+        (match.start(), "".join(filter(str.isalnum, match[0].casefold())))
+        for match in PIECE.finditer(text)
+    ]
     return [piece for piece in found if piece[1]]
 
 
 def join(
     left: str,
     right: str,
-    most: int,              # words at either side that the overlap can hold
-) -> tuple[str, bool]:      # the text, and whether a seam was found
+    most: int,  # words at either side that the overlap can hold
+) -> tuple[str, bool]:  # the text, and whether a seam was found
     "One text of two that overlap."
     ends, begins = _pieces(left)[-most:], _pieces(right)[:most]
     best, seam = (0, 0), None
     for i in range(len(ends)):
         for j in range(len(begins)):
             run = 0
-            while max(i + run - len(ends), j + run - len(begins)) < 0 and ends[i + run][1] == begins[j + run][1]:
+            while (
+                max(i + run - len(ends), j + run - len(begins)) < 0
+                and ends[i + run][1] == begins[j + run][1]
+            ):
                 run += 1
             lost = len(ends) - i - run + j
             if (run, -lost) > best and run and lost <= max(2, run):
                 best, seam = (run, -lost), (ends[i + run - 1][0], begins[j + run - 1][0])
     if seam is None:
         return " ".join(filter(None, (left, right))), not (ends and begins)
-    return left[:seam[0]] + right[seam[1]:], True
+    return left[: seam[0]] + right[seam[1] :], True
 
 # %% ../../nbs/4_evaluation/longform.ipynb #transcribe-02
 @dataclass(frozen=True)
 class LongForm:
     "What was heard in a recording, and how it was put together."
-    hypothesis: Hypothesis        # tokens and probabilities are those of all pieces, words heard twice among them
+
+    hypothesis: (
+        Hypothesis  # tokens and probabilities are those of all pieces, words heard twice among them
+    )
     chunks: tuple[Chunk, ...]
-    seams: dict[str, int]         # "pause", "overlap" with a seam found, "open"
-    left_out: float               # s of silence that no model was given
+    seams: dict[str, int]  # "pause", "overlap" with a seam found, "open"
+    left_out: float  # s of silence that no model was given
 
-
+# %% ../../nbs/4_evaluation/longform.ipynb #transcribe-02b
 def transcribe(
     family: Family,
-    samples: np.ndarray,          # float32, mono, 16 kHz, of any length
+    samples: np.ndarray,  # float32, mono, 16 kHz, of any length
     language: str,
     decoding: Decoding = Decoding(),
 ) -> LongForm:
     "What `family` hears in a recording. Raises BadInput as its decode() does."
     pieces = chunks(samples, family.window_seconds)
-    examples = [Example(f"{place}", family.features(samples[piece.start: piece.stop]), "", language,
-                        (piece.stop - piece.start) / SAMPLING_RATE) for place, piece in enumerate(pieces)]
+    examples = [
+        Example(
+            f"{place}",
+            family.features(samples[piece.start : piece.stop]),
+            "",
+            language,
+            (piece.stop - piece.start) / SAMPLING_RATE,
+        )
+        for place, piece in enumerate(pieces)
+    ]
     heard = family.decode(examples, decoding) if examples else []
     text, seams, covered = "", Counter(pause=0, overlap=0, open=0), 0
     for place, (piece, hypothesis) in enumerate(zip(pieces, heard, strict=True)):
         start = max(piece.start, pieces[place - 1].stop if place else 0)
-        most = math.ceil(5 * (start - piece.start) / SAMPLING_RATE) + 2   # words: nobody says more than five a second
+        most = (
+            math.ceil(5 * (start - piece.start) / SAMPLING_RATE) + 2
+        )  # words: nobody says more than five a second
         covered += piece.stop - start
         if piece.joined == "overlap":
             text, found = join(text, hypothesis.text, most)
@@ -162,6 +187,10 @@ def transcribe(
         else:
             text = " ".join(filter(None, (text, hypothesis.text)))
             seams["pause"] += piece.joined == "pause"
-    whole = Hypothesis(text, tuple(token for h in heard for token in h.tokens),
-                       tuple(chance for h in heard for chance in h.log_probabilities), any(h.hit_cap for h in heard))
+    whole = Hypothesis(
+        text,
+        tuple(token for h in heard for token in h.tokens),
+        tuple(chance for h in heard for chance in h.log_probabilities),
+        any(h.hit_cap for h in heard),
+    )
     return LongForm(whole, tuple(pieces), dict(seams), (len(samples) - covered) / SAMPLING_RATE)

@@ -37,9 +37,7 @@ def segments(a: Sequence[Op], b: Sequence[Op]) -> list[tuple[int, int]]:
     "Errors of both in each segment of one utterance. Raises BadInput for two different references."
     (said, wrong_a), (same, wrong_b) = _columns(a), _columns(b)
     if said != same:
-        raise BadInput(
-            "alignments", " ".join(same)[:60], "both systems need the same references"
-        )
+        raise BadInput("alignments", " ".join(same)[:60], "both systems need the same references")
     found, errors, right = [], (0, 0), 0
     for place, column in enumerate(zip(wrong_a, wrong_b)):
         if any(column):

@@ -20,12 +20,12 @@ __all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 
            'power_of_baseline', 'power_of_difference', 'blocks_needed']
 
 # %% ../../nbs/4_evaluation/power.ipynb #smallest-02
-POWER = 0.8   # of repetitions in which a true difference of this size is shown
+POWER = 0.8  # of repetitions in which a true difference of this size is shown
 
 
 def smallest_difference(
-    error: float,   # standard error of the difference
-    blocks: int,    # speakers, recordings ... it was, or will be, had from
+    error: float,  # standard error of the difference
+    blocks: int,  # speakers, recordings ... it was, or will be, had from
 ) -> float:
     "The difference that is shown, at 95 %, in 80 % of repetitions; in the unit of `error`."
     if not (math.isfinite(error) and error >= 0):
@@ -45,9 +45,7 @@ SPREAD = 0.4  # standard deviation between speakers, as a share of the WER
 class Power:
     "How small a difference of two systems a test set can show."
 
-    smallest: (
-        float | None
-    )  # a fraction: shown in 80 % of repetitions; None: none, see `assumed`
+    smallest: float | None  # a fraction: shown in 80 % of repetitions; None: none, see `assumed`
     error: float | None  # standard error of the difference
     blocks: int
     assumed: str  # what it rests on, for the report
@@ -67,8 +65,8 @@ def _power(error: float | None, blocks: int, assumed: str) -> Power:
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-03
 def rate_error(
-    wer: float,       # expected, as a fraction
-    words: int,       # of the whole test set
+    wer: float,  # expected, as a fraction
+    words: int,  # of the whole test set
     speakers: int,
     spread: float = SPREAD,
     clumping: float = CLUMPING,
@@ -76,20 +74,26 @@ def rate_error(
     "The standard error to expect of a WER: the words' share, times clumping, and the speakers'."
     if words < 1 or speakers < 1:
         raise BadInput("words, speakers", f"{words}, {speakers}", "at least 1 of each")
-    by_words = wer * max(0.0, 1 - wer) / words   # above 1, a WER is no share
+    by_words = wer * max(0.0, 1 - wer) / words  # above 1, a WER is no share
     return math.sqrt(clumping * by_words + (spread * wer) ** 2 / speakers)
 
 
 def power_planned(
-    wer: float, words: int, speakers: int,
-    spread: float = SPREAD, clumping: float = CLUMPING, correlation: float = CORRELATION,
+    wer: float,
+    words: int,
+    speakers: int,
+    spread: float = SPREAD,
+    clumping: float = CLUMPING,
+    correlation: float = CORRELATION,
 ) -> Power:
     "The power to expect of a test set of which only sizes are known and a WER is guessed."
     if not -1 <= correlation <= 1:
         raise BadInput("correlation", correlation, "from -1 to 1")
     error = rate_error(wer, words, speakers, spread, clumping) * math.sqrt(2 * (1 - correlation))
-    assumed = (f"assumed: WER {100 * wer:.1f} %, {words} words, {speakers} speakers who differ by "
-               f"{100 * spread:.0f} % of it, clumping {clumping:g}, correlation {correlation:g}")
+    assumed = (
+        f"assumed: WER {100 * wer:.1f} %, {words} words, {speakers} speakers who differ by "
+        f"{100 * spread:.0f} % of it, clumping {clumping:g}, correlation {correlation:g}"
+    )
     return _power(error, speakers, assumed)
 
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02
@@ -123,14 +127,12 @@ def power_of_difference(
     error = standard_error([b - a for a, b in zip(errors_a, errors_b)], words, blocks)
     return _power(error, len(set(blocks)), "the paired differences")
 
-
+# %% ../../nbs/4_evaluation/power.ipynb #baseline-02b
 def blocks_needed(power: Power, difference: float) -> int | None:  # difference: a fraction
     "How many blocks of this kind would show `difference`; None if nothing is known of them."
     if power.error is None or difference == 0:
         return None
-    large = smallest_difference(power.error, 10**9) / abs(
-        difference
-    )  # as if speakers were many
+    large = smallest_difference(power.error, 10**9) / abs(difference)  # as if speakers were many
     count = max(FEWEST_FOR_INTERVAL, math.ceil(power.blocks * large**2))
     while smallest_difference(power.error * math.sqrt(power.blocks / count), count) > abs(
         difference

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 from ..checks import BadInput
-from ..preprocessing.synthetic import _synthesiser
+from ..preprocessing.sources.synthetic import _synthesiser
 
 # %% auto #0
 __all__ = ['available', 'phonemes_of', 'sound_alike']
 
 # %% ../../nbs/4_evaluation/pronunciation.ipynb #phonemes-02
-_UTF8, _IPA, _DONT_EXIT = 1, 2, 0x8000     # speak_lib.h of eSpeak NG
-_NO_SOUND = str.maketrans("", "", "ˈˌ-")   # stress, and the French mark of liaison
-_known: dict[tuple[str, str], str] = {}    # of a voice and a word
+_UTF8, _IPA, _DONT_EXIT = 1, 2, 0x8000  # speak_lib.h of eSpeak NG
+_NO_SOUND = str.maketrans("", "", "ˈˌ-")  # stress, and the French mark of liaison
+_known: dict[tuple[str, str], str] = {}  # of a voice and a word
 
 
 def available() -> bool:
@@ -36,12 +36,14 @@ def _ask(words: Sequence[str], voice: str) -> list[str]:
         if speaker.espeak_SetVoiceByName(voice.encode()) != 0:
             raise BadInput("voice", voice, "a voice that eSpeak NG knows, such as da")
         phonemes = speaker.espeak_TextToPhonemes
-        phonemes.restype, phonemes.argtypes = ctypes.c_char_p, [
-            ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+        phonemes.restype, phonemes.argtypes = (
+            ctypes.c_char_p,
+            [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int],
+        )
         found = []
         for word in words:
             rest, parts = ctypes.c_char_p(word.encode()), []
-            while rest.value is not None:   # moved on clause by clause, to a null pointer
+            while rest.value is not None:  # moved on clause by clause, to a null pointer
                 parts.append((phonemes(ctypes.byref(rest), _UTF8, _IPA) or b"").decode())
             found.append("".join(parts).translate(_NO_SOUND))
         speaker.espeak_Terminate()
@@ -51,8 +53,8 @@ def _ask(words: Sequence[str], voice: str) -> list[str]:
 
 # %% ../../nbs/4_evaluation/pronunciation.ipynb #phonemes-03
 def phonemes_of(
-    words: Iterable[str],   # normalised
-    voice: str,             # "da"
+    words: Iterable[str],  # normalised
+    voice: str,  # "da"
 ) -> dict[str, str] | None:
     "The phonemes of each word (IPA, no stress); None without the extra `demo`. Raises BadInput."
     if not available():

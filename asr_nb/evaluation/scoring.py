@@ -17,7 +17,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from ..checks import BadInput, canonical_json, sha256
-from ..preprocessing.text import Normaliser
+from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
 __all__ = ['UNSPACED', 'LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of',
@@ -34,6 +34,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
 @dataclass(frozen=True, eq=False)
 class Counts:
     "What an alignment found; int64 arrays with one number an utterance."
+
     hits: np.ndarray
     substitutions: np.ndarray
     deletions: np.ndarray
@@ -68,14 +69,13 @@ class Counts:
 # %% ../../nbs/4_evaluation/scoring.ipynb #align-02
 class Op(NamedTuple):
     "One step of an alignment."
-    kind: str         # hit, substitution, deletion or insertion
-    reference: str    # the word said, "" for an insertion
-    hypothesis: str   # the word heard, "" for a deletion
+
+    kind: str  # hit, substitution, deletion or insertion
+    reference: str  # the word said, "" for an insertion
+    hypothesis: str  # the word heard, "" for a deletion
 
 
-_KINDS = {
-    "equal": "hit", "replace": "substitution",
-    "delete": "deletion", "insert": "insertion"}
+_KINDS = {"equal": "hit", "replace": "substitution", "delete": "deletion", "insert": "insertion"}
 
 
 def align_units(said: Sequence[str], heard: Sequence[str]) -> list[Op]:
@@ -112,7 +112,7 @@ def units(text: str, unit: str = "word") -> list[str]:
     return text.split() if unit == "word" else list(text.replace(" ", ""))
 
 
-@lru_cache(maxsize=2**17)   # some 30 MB: a text is asked for by every table of a report
+@lru_cache(maxsize=2**17)  # some 30 MB: a text is asked for by every table of a report
 def normalised(text: str, normaliser: Normaliser) -> str:
     "A raw text as it is scored: words and single blanks."
     return " ".join(normaliser(text).split())
@@ -121,7 +121,8 @@ def normalised(text: str, normaliser: Normaliser) -> str:
 @dataclass(frozen=True, eq=False)
 class Scores:
     "Errors of one set of hypotheses, counted when they are asked for."
-    references: list[str]    # normalised
+
+    references: list[str]  # normalised
     hypotheses: list[str]
     normaliser: Normaliser
 
@@ -146,8 +147,10 @@ class Scores:
     @cached_property
     def alignments(self) -> list[list[Op]]:
         "The alignment of each utterance, in words or in characters without blanks."
-        sides = ([units(text, self.normaliser.unit) for text in side]
-                 for side in (self.references, self.hypotheses))
+        sides = (
+            [units(text, self.normaliser.unit) for text in side]
+            for side in (self.references, self.hypotheses)
+        )
         return [align_units(said, heard) for said, heard in zip(*sides)]
 
     @property
@@ -172,19 +175,26 @@ class Scores:
 
     def named(self) -> dict[str, float | None]:
         "Every rate under its name, as fractions."
-        rates = {f"{prefix}{name}": getattr(counts, kind)
-                 for name, counts in (("wer", self.words), ("cer", self.characters))
-                 for prefix, kind in (("", "rate"), ("mean_utterance_", "mean_rate"),
-                                      ("bounded_", "bounded_rate"))}
-        parts = {f"{kind}_rate": _share(getattr(self.primary, f"{kind}s"), self.primary.reference)
-                 for kind in ("substitution", "deletion", "insertion")}
+        rates = {
+            f"{prefix}{name}": getattr(counts, kind)
+            for name, counts in (("wer", self.words), ("cer", self.characters))
+            for prefix, kind in (
+                ("", "rate"),
+                ("mean_utterance_", "mean_rate"),
+                ("bounded_", "bounded_rate"),
+            )
+        }
+        parts = {
+            f"{kind}_rate": _share(getattr(self.primary, f"{kind}s"), self.primary.reference)
+            for kind in ("substitution", "deletion", "insertion")
+        }
         return {**rates, **parts}
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-03
 def score(
-    references: Sequence[str],   # raw
-    hypotheses: Sequence[str],   # raw, in the same order
-    normaliser: Normaliser,      # applied to both sides
+    references: Sequence[str],  # raw
+    hypotheses: Sequence[str],  # raw, in the same order
+    normaliser: Normaliser,  # applied to both sides
 ) -> Scores:
     "Hold each hypothesis against its reference. Raises BadInput if their numbers differ."
     if len(references) != len(hypotheses):
@@ -194,27 +204,37 @@ def score(
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-14
 _PAIRS = (
-    ("a b c d", "a x c d e"), ("a b c", "x a y"), ("a b", ""), ("", "a"), ("a a b", "a b b b"))
+    ("a b c d", "a x c d e"),
+    ("a b c", "x a y"),
+    ("a b", ""),
+    ("", "a"),
+    ("a a b", "a b b b"),
+)
 
 
 def scorer_fingerprint(normaliser: Normaliser) -> str:
     "12 hex digits that change with whatever could change a score."
-    counts = [_counts([pair]) for said, heard in _PAIRS
-              for pair in ((said.split(), heard.split()), (said, heard))]
+    counts = [
+        _counts([pair])
+        for said, heard in _PAIRS
+        for pair in ((said.split(), heard.split()), (said, heard))
+    ]
     found = [[int(count[0]) for count in vars(kinds).values()] for kinds in counts]
     return sha256(canonical_json([found, normaliser.fingerprint]))[:12]
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #tokens-02
 UNSPACED = re.compile(
-    "[\u3040-\u30ff\uff66-\uff9f"   # Kana, half-width Kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")   # Han
+    "[\u3040-\u30ff\uff66-\uff9f"  # Kana, half-width Kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)  # Han
 
 
 class Token(NamedTuple):
     "A word of a text, or a character of a script without blanks."
-    text: str    # NFKC, casefolded, letters, marks and digits only
-    start: int   # where it begins in the raw text
-    end: int     # and where it ends
+
+    text: str  # NFKC, casefolded, letters, marks and digits only
+    start: int  # where it begins in the raw text
+    end: int  # and where it ends
 
 
 def _kind(item: tuple[int, str]) -> str | int:
@@ -222,7 +242,7 @@ def _kind(item: tuple[int, str]) -> str | int:
     place, character = item
     if UNSPACED.match(character):
         return place
-    inside = character in "'’" or unicodedata.category(character) == "Cf"   # joiners
+    inside = character in "'’" or unicodedata.category(character) == "Cf"  # joiners
     return "word" if inside or unicodedata.category(character)[0] in "LMN" else "gap"
 
 
@@ -241,9 +261,10 @@ def tokens(text: str) -> list[Token]:
 # %% ../../nbs/4_evaluation/scoring.ipynb #loop-02
 class Loop(NamedTuple):
     "A group of tokens repeated in a row."
-    start: int    # position of the first among tokens(text)
-    end: int      # one past the last
-    period: int   # tokens in the group
+
+    start: int  # position of the first among tokens(text)
+    end: int  # one past the last
+    period: int  # tokens in the group
 
     @property
     def repeats(self) -> int:
@@ -271,7 +292,7 @@ def _loop_at(words: Sequence[str], start: int) -> Loop | None:
 def loops_in(words: Sequence[str]) -> list[Loop]:
     "The loops in a row of words, from left to right, none overlapping another."
     found, place = [], 0
-    if len(words) - len(set(words)) < 2:   # three of a kind are needed
+    if len(words) - len(set(words)) < 2:  # three of a kind are needed
         return found
     while place < len(words):
         loop = _loop_at(words, place)

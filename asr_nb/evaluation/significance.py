@@ -27,13 +27,14 @@ CONFIDENCE = 0.95
 @dataclass(frozen=True)
 class Interval:
     "A value with its 95 % interval."
-    value: float | None        # None: there was nothing to divide by
-    low: float | None          # None: no interval, see note
+
+    value: float | None  # None: there was nothing to divide by
+    low: float | None  # None: no interval, see note
     high: float | None
-    n: int                     # utterances, or whatever was counted
-    blocks: int                # what was resampled: speakers, recordings ...
+    n: int  # utterances, or whatever was counted
+    blocks: int  # what was resampled: speakers, recordings ...
     unit: str = "fraction"
-    note: str = ""             # why a part is missing
+    note: str = ""  # why a part is missing
 
     def __str__(self) -> str:
         if self.value is None:
@@ -45,12 +46,12 @@ class Interval:
         return f"{value} [{scale * self.low:.1f}, {scale * self.high:.1f}]"
 
 # %% ../../nbs/4_evaluation/significance.ipynb #wilson-02
-Z = 1.959963984540054   # the normal distribution's 97.5 % point
+Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def wilson(
-    k: int,            # how many had it
-    n: int,            # of how many
+    k: int,  # how many had it
+    n: int,  # of how many
 ) -> Interval:
     "Wilson's interval for a share of independent things. Raises BadInput unless k fits n."
     if not 0 <= k <= n:
@@ -82,14 +83,16 @@ def blocks_of(predictions: Sequence[Prediction]) -> tuple[list[str], str]:
 def block_warning(blocks: Sequence[str], kind: str) -> str:
     "What a reader has to know about intervals from these blocks; empty if nothing."
     if kind == "utterance":
-        return ("resampled by utterance, since no two speakers or recordings are known: "
-                "too narrow if some share a voice, and silent about other voices")
+        return (
+            "resampled by utterance, since no two speakers or recordings are known: "
+            "too narrow if some share a voice, and silent about other voices"
+        )
     count = len(set(blocks))
     too_few = f"only {count} {kind}s: the interval is likely too narrow"
     return too_few if count < FEWEST_BLOCKS else ""
 
 # %% ../../nbs/4_evaluation/significance.ipynb #bootstrap-02
-CHUNK = 4_000_000   # indices held at a time
+CHUNK = 4_000_000  # indices held at a time
 
 
 def _sums(values: np.ndarray, blocks: np.ndarray, count: int) -> np.ndarray:
@@ -131,7 +134,7 @@ def _levels(draws: np.ndarray, value: float, left_out: np.ndarray, method: str) 
     reach = _reach(len(left_out), method) * np.array([-1, 1])
     if method != "bca":
         return special.ndtr(reach)
-    least = 1 / (len(draws) + 1)   # a bias without limit would be read off where no draw is
+    least = 1 / (len(draws) + 1)  # a bias without limit would be read off where no draw is
     below = np.mean(draws < value) + np.mean(draws == value) / 2
     bias = special.ndtri(np.clip(below, least, 1 - least))
     apart = left_out.mean() - left_out
@@ -142,9 +145,9 @@ def _levels(draws: np.ndarray, value: float, left_out: np.ndarray, method: str) 
 
 
 def interval_ends(
-    draws: np.ndarray,    # the rate of each resample of blocks
-    errors: np.ndarray,   # of each block
-    words: np.ndarray,    # of each block
+    draws: np.ndarray,  # the rate of each resample of blocks
+    errors: np.ndarray,  # of each block
+    words: np.ndarray,  # of each block
     method: str = "percentile",
 ) -> tuple[float, float]:
     "Where the 95 % interval ends that these resamples of the blocks give."
@@ -154,13 +157,15 @@ def interval_ends(
 
 # %% ../../nbs/4_evaluation/significance.ipynb #bootstrap-03
 def _block_sums(
-    counts: Sequence[Sequence[float]], blocks: Sequence[str],
+    counts: Sequence[Sequence[float]],
+    blocks: Sequence[str],
 ) -> tuple[list[np.ndarray], int]:
     "Each count added up within each block, and their number. Raises BadInput if lengths differ."
     sizes = [len(values) for values in (*counts, blocks)]
     if len(set(sizes)) > 1:
-        raise BadInput("errors, words, blocks", ", ".join(map(str, sizes)),
-                       "one of each for every utterance")
+        raise BadInput(
+            "errors, words, blocks", ", ".join(map(str, sizes)), "one of each for every utterance"
+        )
     names, places = np.unique(np.asarray(blocks, dtype=str), return_inverse=True)
     sums = [_sums(np.asarray(values, float), places, len(names)) for values in counts]
     if not all(np.isfinite(values).all() for values in sums):
@@ -169,12 +174,12 @@ def _block_sums(
 
 
 def bootstrap(
-    errors: Sequence[float],     # of each utterance
-    words: Sequence[float],      # reference words of each utterance, or minutes ...
-    blocks: Sequence[str],       # whom each utterance belongs to
+    errors: Sequence[float],  # of each utterance
+    words: Sequence[float],  # reference words of each utterance, or minutes ...
+    blocks: Sequence[str],  # whom each utterance belongs to
     resamples: int = 2000,
     seed: int = 0,
-    unit: str = "fraction",      # of errors over words
+    unit: str = "fraction",  # of errors over words
     method: str = "percentile",  # or bca, plain
 ) -> Interval:
     "The corpus rate with its interval by resampling blocks; same bits for the same seed."
@@ -199,8 +204,8 @@ def _difference(errors_a: Sequence[float], errors_b: Sequence[float]) -> np.ndar
 
 
 def paired_bootstrap(
-    errors_a: Sequence[float],   # of the first, utterance by utterance
-    errors_b: Sequence[float],   # of the second, in the same utterances
+    errors_a: Sequence[float],  # of the first, utterance by utterance
+    errors_b: Sequence[float],  # of the second, in the same utterances
     words: Sequence[float],
     blocks: Sequence[str],
     resamples: int = 2000,
@@ -213,7 +218,7 @@ def paired_bootstrap(
 
 # %% ../../nbs/4_evaluation/significance.ipynb #error-02
 def standard_error(
-    errors: Sequence[float],   # of each utterance, or one system's minus another's
+    errors: Sequence[float],  # of each utterance, or one system's minus another's
     words: Sequence[float],
     blocks: Sequence[str],
 ) -> float | None:
@@ -226,7 +231,8 @@ def standard_error(
 
 
 def paired_p(
-    errors_a: Sequence[float], errors_b: Sequence[float],   # utterance by utterance
+    errors_a: Sequence[float],
+    errors_b: Sequence[float],  # utterance by utterance
     words: Sequence[float],
     blocks: Sequence[str],
 ) -> float | None:
@@ -237,18 +243,18 @@ def paired_p(
         return None
     (_, said), _ = _block_sums((difference, words), blocks)
     count, value = int((said > 0).sum()), abs(difference.sum() / said.sum())
-    if value < 1e-12:   # as many errors, if not the same
+    if value < 1e-12:  # as many errors, if not the same
         return 1.0
     tail = special.stdtr(count - 1, -value / error) if error > 0 else 0.0
     return max(float(2 * tail), 2.0 ** (1 - count))
 
 # %% ../../nbs/4_evaluation/significance.ipynb #mcnemar-02
-MOST_NEEDED = 100_000   # beyond, there is no number
+MOST_NEEDED = 100_000  # beyond, there is no number
 
 
 def mcnemar(
-    a_only: int,   # calls that only the first got wrong
-    b_only: int,   # calls that only the second got wrong
+    a_only: int,  # calls that only the first got wrong
+    b_only: int,  # calls that only the second got wrong
 ) -> float:
     "The exact two-sided p of McNemar's test. Raises BadInput for negative counts."
     for name, count in (("a_only", a_only), ("b_only", b_only)):
@@ -260,7 +266,7 @@ def mcnemar(
 def discordant_needed(a_only: int, b_only: int, level: float = 0.05) -> int | None:
     "The fewest discordant calls, split no better than these, with p under `level`; None: none."
     total = np.arange(1, MOST_NEEDED + 1)
-    fewer = -(-min(a_only, b_only) * total // max(1, a_only + b_only))   # rounded up
+    fewer = -(-min(a_only, b_only) * total // max(1, a_only + b_only))  # rounded up
     enough = 2 * special.bdtr(fewer, total, 0.5) < level
     return int(total[enough][0]) if enough.any() else None
 

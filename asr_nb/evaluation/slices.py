@@ -13,10 +13,16 @@ import numpy as np
 from ..checks import BadInput
 from .decoding import Prediction
 from .scoring import normalised, units
-from .significance import (
-    Interval, blocks_of, bootstrap, holm, paired_bootstrap, paired_p)
+from asr_nb.evaluation.significance import (
+    Interval,
+    blocks_of,
+    bootstrap,
+    holm,
+    paired_bootstrap,
+    paired_p,
+)
 from .summary import FEWEST_FOR_INTERVAL, paired, scored
-from ..preprocessing.text import Normaliser
+from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
 __all__ = ['NOT_GIVEN', 'EDGES', 'UNITS', 'FEWEST_NUMBERS', 'thirds', 'banded', 'seen_words', 'slices_of', 'SliceRow',
@@ -24,9 +30,9 @@ __all__ = ['NOT_GIVEN', 'EDGES', 'UNITS', 'FEWEST_NUMBERS', 'thirds', 'banded', 
 
 # %% ../../nbs/4_evaluation/slices.ipynb #bands-02
 NOT_GIVEN = "not given"
-EDGES = {"duration": (2, 5, 10, 20), "age": (18, 25, 50, 70)}   # seconds, years
+EDGES = {"duration": (2, 5, 10, 20), "age": (18, 25, 50, 70)}  # seconds, years
 UNITS = {"duration": "s", "age": "years", "speaking rate": "a second", "level": "dB"}
-FEWEST_NUMBERS = 7   # as many different ones, and a tag is banded
+FEWEST_NUMBERS = 7  # as many different ones, and a tag is banded
 
 
 def thirds(values: Iterable[float | None]) -> tuple[float, ...]:
@@ -38,13 +44,18 @@ def thirds(values: Iterable[float | None]) -> tuple[float, ...]:
 
 def banded(values: Sequence[float | None], edges: Sequence[float], unit: str = "") -> list[str]:
     "The name of the band in which each value lies."
+
     def place(edge: float) -> str:
         return f"{edge:g} {unit}".strip()
 
     between = [f"{a:g} to {place(b)}" for a, b in zip(edges, edges[1:])]
-    names = [f"under {place(edges[0])}", *between, f"{place(edges[-1])} and over"] if edges else ["any"]
-    return [NOT_GIVEN if value is None else names[int(np.searchsorted(edges, value, "right"))]
-            for value in values]
+    names = (
+        [f"under {place(edges[0])}", *between, f"{place(edges[-1])} and over"] if edges else ["any"]
+    )
+    return [
+        NOT_GIVEN if value is None else names[int(np.searchsorted(edges, value, "right"))]
+        for value in values
+    ]
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02
 def seen_words(texts: Iterable[str], normalise: Normaliser) -> frozenset[str]:
@@ -78,41 +89,46 @@ def _pace(row: Prediction, normalise: Normaliser) -> float | None:
 
 
 def slices_of(
-    predictions: Sequence[Prediction],          # of one test set
+    predictions: Sequence[Prediction],  # of one test set
     normalise: Normaliser,
-    seen: Collection[str] | None = None,        # words of the training set, by `seen_words`
+    seen: Collection[str] | None = None,  # words of the training set, by `seen_words`
     levels: Mapping[str, float] | None = None,  # dB of utterances, by id
-) -> dict[str, list[str]]:                      # slice -> its value for each utterance
+) -> dict[str, list[str]]:  # slice -> its value for each utterance
     "What the utterances can be sliced by, and where each belongs."
     names = sorted({name for row in predictions for name in row.tags})
     found = {name: _tag(name, [row.tags.get(name) for row in predictions]) for name in names}
     pace = [_pace(row, normalise) for row in predictions]
     seconds = [row.duration for row in predictions]
-    own = {"speaker": [row.speaker or NOT_GIVEN for row in predictions],
-           "duration": banded(seconds, EDGES["duration"], UNITS["duration"]),
-           "speaking rate": banded(pace, thirds(pace), f"{normalise.unit}s a second")}
+    own = {
+        "speaker": [row.speaker or NOT_GIVEN for row in predictions],
+        "duration": banded(seconds, EDGES["duration"], UNITS["duration"]),
+        "speaking rate": banded(pace, thirds(pace), f"{normalise.unit}s a second"),
+    }
     if levels is not None:
         known = [levels.get(row.id) for row in predictions]
         own["level"] = banded(known, thirds(known), UNITS["level"])
     if seen is not None:
         new = [set(normalised(row.reference, normalise).split()) - set(seen) for row in predictions]
-        own["unseen words"] = ["some unseen in training" if words else "all seen in training"
-                               for words in new]
-    found |= {f"{name} (measured)" if name in found else name: values
-              for name, values in own.items()}
+        own["unseen words"] = [
+            "some unseen in training" if words else "all seen in training" for words in new
+        ]
+    found |= {
+        f"{name} (measured)" if name in found else name: values for name, values in own.items()
+    }
     return {name: values for name, values in found.items() if len(set(values)) > 1}
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-02
 @dataclass(frozen=True)
 class SliceRow:
     "One slice of a test set under one system or two."
-    slice: str                    # "dialect"; "all" for the whole set
-    value: str                    # "jysk"
-    n: int                        # utterances
+
+    slice: str  # "dialect"; "all" for the whole set
+    value: str  # "jysk"
+    n: int  # utterances
     after: Interval
-    before: Interval | None = None       # None: there is one system only
-    difference: Interval | None = None   # after minus before, paired
-    p: float | None = None        # of the difference; after Holm's correction, but for "all"
+    before: Interval | None = None  # None: there is one system only
+    difference: Interval | None = None  # after minus before, paired
+    p: float | None = None  # of the difference; after Holm's correction, but for "all"
 
     @property
     def verdict(self) -> str:
@@ -129,9 +145,10 @@ class SliceRow:
 @dataclass(frozen=True)
 class _Set:
     "The counts of a test set under one system or two, ready to be cut."
+
     reference: np.ndarray
     blocks: np.ndarray
-    errors: list[np.ndarray]   # of the first system, and the second
+    errors: list[np.ndarray]  # of the first system, and the second
     resamples: int
 
     def row(self, name: str, value: str, chosen: np.ndarray) -> SliceRow:
@@ -144,13 +161,23 @@ class _Set:
         def rate(*wrong: np.ndarray) -> Interval:
             method = bootstrap if len(wrong) == 1 else paired_bootstrap
             found = method(*wrong, words, blocks, self.resamples if enough else 1)
-            return found if enough or found.low is None else replace(
-                found, low=None, high=None, note=f"only {speak} blocks to draw from")
+            return (
+                found
+                if enough or found.low is None
+                else replace(found, low=None, high=None, note=f"only {speak} blocks to draw from")
+            )
 
         row = SliceRow(name, value, int(chosen.sum()), rate(errors[-1]))
-        return row if len(errors) == 1 else replace(
-            row, before=rate(errors[0]), difference=rate(*errors),
-            p=paired_p(*errors, words, blocks) if enough else None)
+        return (
+            row
+            if len(errors) == 1
+            else replace(
+                row,
+                before=rate(errors[0]),
+                difference=rate(*errors),
+                p=paired_p(*errors, words, blocks) if enough else None,
+            )
+        )
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-04
 def _corrected(rows: Sequence[SliceRow]) -> list[SliceRow]:
@@ -165,28 +192,32 @@ def _worst_first(row: SliceRow) -> tuple:
     rate = -1.0 if row.after.value is None else row.after.value
     return row.after.low is None, -rate, -row.n, row.slice, row.value
 
-
+# %% ../../nbs/4_evaluation/slices.ipynb #table-04b
 def slice_table(
-    after: Sequence[Prediction],                          # of one test set
+    after: Sequence[Prediction],  # of one test set
     normalise: Normaliser,
-    before: Sequence[Prediction] | None = None,           # of the same utterances
-    columns: Mapping[str, Sequence[str]] | None = None,   # by `slices_of`, the default
-    unit: str = "",             # word or character; the default is what the normaliser counts
+    before: Sequence[Prediction] | None = None,  # of the same utterances
+    columns: Mapping[str, Sequence[str]] | None = None,  # by `slices_of`, the default
+    unit: str = "",  # word or character; the default is what the normaliser counts
     resamples: int = 2000,
 ) -> list[SliceRow]:
     "The whole set, then its slices, worst first. Raises BadInput."
-    if before is not None:   # in the order of `after`, which is that of the columns
+    if before is not None:  # in the order of `after`, which is that of the columns
         after, before = paired(after, before)
     columns = slices_of(after, normalise) if columns is None else columns
     for name, values in columns.items():
         if len(values) != len(after):
             raise BadInput(
-                f"columns[{name}]", len(values), f"a value for each of {len(after)} utterances")
+                f"columns[{name}]", len(values), f"a value for each of {len(after)} utterances"
+            )
     scores = [scored(rows, normalise) for rows in ((after,) if before is None else (before, after))]
     counts = [{"": s.primary, "word": s.words, "character": s.characters}[unit] for s in scores]
     errors, blocks = [count.errors for count in counts], np.array(blocks_of(after)[0])
     found = _Set(counts[0].reference, blocks, errors, resamples)
-    cuts = [(name, value, np.array(values) == value)
-            for name, values in columns.items() for value in sorted(set(values))]
+    cuts = [
+        (name, value, np.array(values) == value)
+        for name, values in columns.items()
+        for value in sorted(set(values))
+    ]
     rows = _corrected([found.row(*cut) for cut in cuts])
     return [found.row("all", "", np.ones(len(after), bool)), *sorted(rows, key=_worst_first)]

@@ -17,42 +17,50 @@ from ..checks import BadInput
 from .decoding import Prediction
 from .scoring import Scores, loops, score, tokens, unit_of
 from .significance import Interval, blocks_of, bootstrap, paired_bootstrap, wilson
-from ..preprocessing.text import Normaliser
+from ..preprocessing.text.normalisers import Normaliser
 
 # %% ../../nbs/4_evaluation/summary.ipynb #speech-02
-FEWEST_FOR_INTERVAL = 5   # blocks
+FEWEST_FOR_INTERVAL = 5  # blocks
 
 
 def guarded(interval: Interval) -> Interval:
     "The interval, or its value alone with the reason if it was drawn from too few blocks."
     if interval.low is None or interval.blocks >= FEWEST_FOR_INTERVAL:
         return interval
-    return replace(interval, low=None, high=None, note=f"only {interval.blocks} blocks to draw from")
+    return replace(
+        interval, low=None, high=None, note=f"only {interval.blocks} blocks to draw from"
+    )
 
 
 def scored(predictions: Sequence[Prediction], normalise: Normaliser) -> Scores:
     "Word and character counts of each utterance."
-    return score([row.reference for row in predictions], [row.hypothesis for row in predictions], normalise)
+    return score(
+        [row.reference for row in predictions], [row.hypothesis for row in predictions], normalise
+    )
 
 
 def headline(normalise: Normaliser) -> str:
     "The rate that is compared under this normaliser: wer, or cer where it counts characters."
     return "cer" if unit_of(normalise) == "character" else "wer"
 
-
+# %% ../../nbs/4_evaluation/summary.ipynb #speech-02b
 def summarise_speech(
-    predictions: Sequence[Prediction],   # of one test set
+    predictions: Sequence[Prediction],  # of one test set
     normalise: Normaliser,
     seed: int = 0,
-) -> dict[str, Interval]:                # wer, cer, hit_cap; of several languages wer_da, wer_en ...
+) -> dict[str, Interval]:  # wer, cer, hit_cap; of several languages wer_da, wer_en ...
     "WER, CER and the share of hypotheses without an end, each with a 95 % interval."
     counts, (blocks, _) = scored(predictions, normalise), blocks_of(predictions)
-    rates = {name: guarded(bootstrap(kind.errors, kind.reference, blocks, seed=seed))
-             for name, kind in (("wer", counts.words), ("cer", counts.characters))}
+    rates = {
+        name: guarded(bootstrap(kind.errors, kind.reference, blocks, seed=seed))
+        for name, kind in (("wer", counts.words), ("cer", counts.characters))
+    }
     rates["hit_cap"] = wilson(sum(row.hit_cap for row in predictions), len(predictions))
     name = headline(normalise)
-    apart = {f"{name}_{language}": summarise_speech(rows, normalise, seed)[name]
-             for language, rows in by_language(predictions).items()}
+    apart = {
+        f"{name}_{language}": summarise_speech(rows, normalise, seed)[name]
+        for language, rows in by_language(predictions).items()
+    }
     return rates | apart
 
 
@@ -70,27 +78,43 @@ def summarise_nonspeech(predictions: Sequence[Prediction]) -> dict[str, Interval
     words = np.array([len(tokens(text)) for text in texts], float)
     minutes = np.array([row.duration / 60 for row in predictions])
     blocks, _ = blocks_of(predictions)
-    return {"clips_with_text": wilson(int((words > 0).sum()), len(texts)),
-            "words_per_minute": guarded(bootstrap(words, minutes, blocks, unit="words a minute")),
-            "loops": wilson(sum(bool(loops(text)) for text in texts), len(texts))}
+    return {
+        "clips_with_text": wilson(int((words > 0).sum()), len(texts)),
+        "words_per_minute": guarded(bootstrap(words, minutes, blocks, unit="words a minute")),
+        "loops": wilson(sum(bool(loops(text)) for text in texts), len(texts)),
+    }
 
 
-def summarise(predictions: Sequence[Prediction], role: str, normalise: Normaliser) -> dict[str, Interval]:
+def summarise(
+    predictions: Sequence[Prediction], role: str, normalise: Normaliser
+) -> dict[str, Interval]:
     "The metrics that suit a test set's role: target, source or nonspeech."
-    return summarise_nonspeech(predictions) if role == "nonspeech" else summarise_speech(predictions, normalise)
+    return (
+        summarise_nonspeech(predictions)
+        if role == "nonspeech"
+        else summarise_speech(predictions, normalise)
+    )
 
 # %% ../../nbs/4_evaluation/summary.ipynb #change-02
-def paired(before: Sequence[Prediction], after: Sequence[Prediction]) -> tuple[list[Prediction], list[Prediction]]:
+def paired(
+    before: Sequence[Prediction], after: Sequence[Prediction]
+) -> tuple[list[Prediction], list[Prediction]]:
     "Both in the order of `before`. Raises BadInput unless utterances and references are the same."
     if len({row.test_set for row in [*before, *after]}) != 1:
-        raise BadInput("test_set", sorted({row.test_set for row in [*before, *after]}), "one and the same set")
+        raise BadInput(
+            "test_set", sorted({row.test_set for row in [*before, *after]}), "one and the same set"
+        )
     found = {row.id: row for row in after}
     strange = {row.id for row in before} ^ found.keys()
     if strange:
-        raise BadInput("id", min(strange), f"both systems must hear the same utterances; {len(strange)} differ")
+        raise BadInput(
+            "id", min(strange), f"both systems must hear the same utterances; {len(strange)} differ"
+        )
     other = [row.id for row in before if row.reference != found[row.id].reference]
     if other:
-        raise BadInput("reference", other[0], f"both systems need the same references; {len(other)} differ")
+        raise BadInput(
+            "reference", other[0], f"both systems need the same references; {len(other)} differ"
+        )
     return list(before), [found[row.id] for row in before]
 
 
@@ -99,17 +123,25 @@ def change(
     after: Sequence[Prediction],
     normalise: Normaliser,
     seed: int = 0,
-) -> Interval:                # a fraction; below zero is better
+) -> Interval:  # a fraction; below zero is better
     "Difference of the headline rate, after minus before, with a paired 95 % interval."
     before, after = paired(before, after)
     first, second = scored(before, normalise).primary, scored(after, normalise).primary
-    return guarded(paired_bootstrap(first.errors, second.errors, first.reference, blocks_of(before)[0], seed=seed))
+    return guarded(
+        paired_bootstrap(
+            first.errors, second.errors, first.reference, blocks_of(before)[0], seed=seed
+        )
+    )
 
-
-def silence_change(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Interval:
+# %% ../../nbs/4_evaluation/summary.ipynb #change-02b
+def silence_change(
+    before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0
+) -> Interval:
     "Difference of the words a minute where nobody speaks, after minus before, with a paired 95 % interval."
     before, after = paired(before, after)
-    first, second = (np.array([len(tokens(row.hypothesis)) for row in rows], float) for rows in (before, after))
+    first, second = (
+        np.array([len(tokens(row.hypothesis)) for row in rows], float) for rows in (before, after)
+    )
     minutes = [row.duration / 60 for row in before]
     blocks, _ = blocks_of(before)
     return guarded(bootstrap(second - first, minutes, blocks, seed=seed, unit="words a minute"))

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import BadInput, canonical_json, sha256, write_atomic
-from asr_nb.models.family import (
-    Decoding, Example, Hypothesis, Reader, Unwritable, base_model, device, evaluating, fetch,
-    pretrained_errors, quiet, save_pretrained, scope_of, source_name, with_adapter,
-)
+from .adapters import base_model, scope_of, with_adapter
+from .family import Decoding, Hypothesis, device, evaluating
+from .pretrained import fetch, pretrained_errors, quiet, save_pretrained, source_name
+from ..preprocessing.store.examples import Example, Reader, Unwritable
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ __all__ = ['SMALL', 'spell', 'silent', 'frames_needed', 'collapse', 'best_path',
 # %% ../../nbs/2_models/ctc.ipynb #spell-02
 def spell(
     text: str,
-    letters: set[str],   # of the vocabulary
+    letters: set[str],  # of the vocabulary
 ) -> str:
     "A transcript in a vocabulary's letters. Raises Unwritable for one that it lacks."
     text = " ".join(unicodedata.normalize("NFC", text).split())
@@ -59,8 +59,8 @@ def frames_needed(labels: Sequence[int]) -> int:
 
 # %% ../../nbs/2_models/ctc.ipynb #path-02
 def collapse(
-    log_probabilities: np.ndarray,   # shape (frames, labels)
-    path: Sequence[int],             # a label a frame
+    log_probabilities: np.ndarray,  # shape (frames, labels)
+    path: Sequence[int],  # a label a frame
     blank: int,
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     "The labels that a path spells, and the highest log-probability of each."
@@ -72,20 +72,23 @@ def collapse(
             scores.append(float(log_probabilities[frames, label].max()))
     return tuple(labels), tuple(scores)
 
-
+# %% ../../nbs/2_models/ctc.ipynb #path-02b
 def best_path(
-    log_probabilities: np.ndarray,   # shape (frames, labels)
+    log_probabilities: np.ndarray,  # shape (frames, labels)
     labels: Sequence[int],
     blank: int,
-) -> list[int]:   # a label a frame
+) -> list[int]:  # a label a frame
     "The likeliest path that spells `labels`. Raises BadInput for too few frames."
     if frames_needed(labels) > len(log_probabilities):
         allowed = f"{len(log_probabilities)} frames can't carry them"
         raise BadInput("tokens", len(labels), allowed)
     states = [blank, *(state for label in labels for state in (label, blank))]
-    may_skip = np.array([
-        place > 1 and state not in (blank, states[place - 2])
-        for place, state in enumerate(states)])
+    may_skip = np.array(
+        [
+            place > 1 and state not in (blank, states[place - 2])
+            for place, state in enumerate(states)
+        ]
+    )
     score = np.full(len(states), -np.inf)
     score[:2] = log_probabilities[0, states[:2]]
     came = np.zeros((len(log_probabilities), len(states)), int)
@@ -95,7 +98,7 @@ def best_path(
         steps = np.stack([score, one, two])
         came[frame] = steps.argmax(0)
         score = steps.max(0) + log_probabilities[frame, states]
-    place = max(range(len(states))[-2:], key=score.__getitem__)   # label or blank
+    place = max(range(len(states))[-2:], key=score.__getitem__)  # label or blank
     path = [place]
     for frame in range(len(log_probabilities) - 1, 0, -1):
         place -= came[frame, place]
@@ -105,14 +108,13 @@ def best_path(
 # %% ../../nbs/2_models/ctc.ipynb #class-02
 class CTC:
     "A Wav2Vec2ForCTC, whole or with an adapter, and its processor."
+
     name = "ctc"
     window_seconds = 30.0
     max_label_tokens = 1024
-    loss_scaled_by_trainer = False   # its forward ignores num_items_in_batch
+    loss_scaled_by_trainer = False  # its forward ignores num_items_in_batch
 
-    def __init__(
-        self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""
-    ):
+    def __init__(self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""):
         self.model, self.processor = model, processor
         self.source, self.revision = source_name(source), revision
         self.tokenizer, self.extractor = processor.tokenizer, processor.feature_extractor
@@ -123,7 +125,7 @@ class CTC:
         self.letters = set(vocabulary) - {*self.tokenizer.all_special_tokens, self.space}
         audio = self.extractor.sampling_rate, self.extractor.do_normalize
         self.fingerprint = sha256(canonical_json(["ctc 1", audio, vocabulary]))[:12]
-        self.reader = Reader(self.fingerprint)   # the samples are stored already
+        self.reader = Reader(self.fingerprint)  # the samples are stored already
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         "The waveform at 16 kHz, normalised if the model asks, (n,). Raises BadInput."
@@ -170,7 +172,9 @@ class CTC:
     def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
         "Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput for label smoothing."
         if label_smoothing:
-            raise BadInput("label_smoothing", label_smoothing, "0: CTC has no target for each frame to smooth")
+            raise BadInput(
+                "label_smoothing", label_smoothing, "0: CTC has no target for each frame to smooth"
+            )
         masks = {"mask_time_prob": 0.05, "mask_time_length": 10}
         base_model(self.model).config.update({"apply_spec_augment": spec_augment, **masks})
 
@@ -258,9 +262,14 @@ def loss(family: CTC, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     scores, labels = log_probabilities(family, batch), batch["labels"].cpu()
     counts = (labels != -100).sum(1)
     total = torch.nn.functional.ctc_loss(
-        scores.transpose(0, 1), labels[labels != -100].to(scores.device),
-        frames(family, batch), counts,
-        blank=family.blank, reduction="sum", zero_infinity=True)
+        scores.transpose(0, 1),
+        labels[labels != -100].to(scores.device),
+        frames(family, batch),
+        counts,
+        blank=family.blank,
+        reduction="sum",
+        zero_infinity=True,
+    )
     return total / max(1, int(counts.sum()))
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-06
@@ -272,18 +281,15 @@ def heard(family: CTC, examples: Sequence[Example]) -> list[np.ndarray]:
     return [row[:count] for row, count in zip(scores, frames(family, batch).tolist())]
 
 
-def decode(
-    family: CTC, examples: Sequence[Example], decoding: Decoding
-) -> list[Hypothesis]:
+def decode(family: CTC, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
     "One hypothesis an example, in order. Raises BadInput if beams are asked for."
     if decoding.beams != 1:
         raise BadInput("beams", decoding.beams, "a CTC model is decoded greedily: 1")
     hypotheses = []
     for first in range(0, len(examples), decoding.batch_size):
-        for scores in heard(family, examples[first: first + decoding.batch_size]):
+        for scores in heard(family, examples[first : first + decoding.batch_size]):
             tokens, chances = collapse(scores, scores.argmax(1).tolist(), family.blank)
-            text = family.tokenizer.decode(
-                tokens, group_tokens=False, skip_special_tokens=True)
+            text = family.tokenizer.decode(tokens, group_tokens=False, skip_special_tokens=True)
             hypotheses.append(Hypothesis(text, tokens, chances))
     return hypotheses
 
@@ -300,12 +306,24 @@ def log_probability(
     return scored
 
 # %% ../../nbs/2_models/ctc.ipynb #untrained-02
-SMALL = dict(   # of a Wav2Vec2Config: what differs from wav2vec2-base
-    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-    conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
-    feat_extract_norm="layer", do_stable_layer_norm=True, apply_spec_augment=False,
-    hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
-    feat_proj_dropout=0.0, final_dropout=0.0, layerdrop=0.0)
+SMALL = dict(  # of a Wav2Vec2Config: what differs from wav2vec2-base
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    conv_dim=(32,) * 7,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=2,
+    feat_extract_norm="layer",
+    do_stable_layer_norm=True,
+    apply_spec_augment=False,
+    hidden_dropout=0.0,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    feat_proj_dropout=0.0,
+    final_dropout=0.0,
+    layerdrop=0.0,
+)
 
 
 def tokenizer_of(texts: Sequence[str]) -> Any:
@@ -317,12 +335,17 @@ def tokenizer_of(texts: Sequence[str]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = write_atomic(Path(folder) / "vocab.json", json.dumps(vocabulary))
         return Wav2Vec2CTCTokenizer(
-            str(path), unk_token="[UNK]", pad_token="[PAD]", bos_token=None,
-            eos_token=None, word_delimiter_token="|")
+            str(path),
+            unk_token="[UNK]",
+            pad_token="[PAD]",
+            bos_token=None,
+            eos_token=None,
+            word_delimiter_token="|",
+        )
 
-
+# %% ../../nbs/2_models/ctc.ipynb #untrained-02b
 def untrained(
-    texts: Sequence[str],   # to take the letters from
+    texts: Sequence[str],  # to take the letters from
     seed: int = 0,
 ) -> CTC:
     "A small wav2vec 2.0 with random weights, of the stock classes."
@@ -340,10 +363,10 @@ def untrained(
 
 # %% ../../nbs/2_models/ctc.ipynb #load-02
 def load(
-    source: str,                 # a folder or an id on the Hub
+    source: str,  # a folder or an id on the Hub
     *,
     revision: str | None,
-    precision: str,              # "float32" or "float16"
+    precision: str,  # "float32" or "float16"
     adapter: str | Path | None,
 ) -> CTC:
     "A wav2vec 2.0 with its letters, ready to decode. Raises BadInput."
@@ -354,8 +377,8 @@ def load(
     with pretrained_errors(source, revision), quiet():
         processor = Wav2Vec2Processor.from_pretrained(folder)
         model, info = Wav2Vec2ForCTC.from_pretrained(
-            folder, dtype=getattr(torch, precision), use_safetensors=True,
-            output_loading_info=True)
+            folder, dtype=getattr(torch, precision), use_safetensors=True, output_loading_info=True
+        )
     if any(name.startswith("lm_head") for name in info["missing_keys"]):
         allowed = "only pretrained, no letters: one tuned for recognition is needed"
         raise BadInput("source", source, allowed)

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..checks import BadInput, sha256
-from .family import Decoding, Example, Hypothesis, Reader, place_of
-from ..preprocessing.audio import to_pcm
+from .family import Decoding, Hypothesis, place_of
+from ..preprocessing.store.examples import Example, Reader
+from ..preprocessing.sound.audio import to_pcm
 
 # %% ../../nbs/2_models/external.ipynb #listener-02
 class Listener:
@@ -68,19 +69,15 @@ class PocketSphinx(Listener):
         "The samples themselves: float32, shape (n,), 16 kHz."
         return samples
 
-    def decode(
-        self, examples: Sequence[Example], decoding: Decoding
-    ) -> list[Hypothesis]:
+    def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, without tokens. Raises BadInput except for English."
         return [Hypothesis(self._hear(example)) for example in examples]
 
     def _hear(self, example: Example) -> str:
         "The words of one utterance; none if it has no samples."
         if example.language != "en":
-            raise BadInput(
-                "language", example.language, "pocketsphinx knows English only: en"
-            )
-        self.decoder.reinit()   # else it hears differently after other utterances
+            raise BadInput("language", example.language, "pocketsphinx knows English only: en")
+        self.decoder.reinit()  # else it hears differently after other utterances
         self.decoder.start_utt()
         if len(example.features):
             self.decoder.process_raw(to_pcm(example.features).tobytes(), full_utt=True)
@@ -95,29 +92,25 @@ class Transcripts(Listener):
     def __init__(self, path: str | Path):
         path = Path(path)
         if not path.is_file():
-            raise BadInput(
-                "source", f"transcripts:{path.name}", "there is no such file"
-            )
+            raise BadInput("source", f"transcripts:{path.name}", "there is no such file")
         super().__init__(
             f"transcripts:{path.name}", sha256(path)[:12], sha256("no features 1")[:12]
         )
         self.texts: dict[str, str] = {}
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")   # splitlines() cuts at U+2028 too
+        lines = (
+            path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        )  # splitlines() cuts at U+2028 too
         for number, line in enumerate(lines, 1):
             id, text = transcript(line, f"{path.name} line {number}")
             if id in self.texts:
-                raise BadInput(
-                    f"{path.name} line {number}", id, "each id may stand there once"
-                )
+                raise BadInput(f"{path.name} line {number}", id, "each id may stand there once")
             self.texts[id] = text
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         "Nothing: what was heard is written already."
         return np.zeros(0, np.float32)
 
-    def decode(
-        self, examples: Sequence[Example], decoding: Decoding
-    ) -> list[Hypothesis]:
+    def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "What the file says of each example. Raises BadInput if it lacks any."
         missing = [example.id for example in examples if example.id not in self.texts]
         if missing:
@@ -125,10 +118,10 @@ class Transcripts(Listener):
             raise BadInput("source", self.source, lacks)
         return [Hypothesis(self.texts[example.id]) for example in examples]
 
-
+# %% ../../nbs/2_models/external.ipynb #transcripts-02b
 def transcript(
     line: str,
-    where: str,   # how errors name the line
+    where: str,  # how errors name the line
 ) -> tuple[str, str]:
     "Id and text of a line of JSON; `hypothesis` will do for `text`. Raises BadInput."
     try:
@@ -144,7 +137,7 @@ def transcript(
 
 # %% ../../nbs/2_models/external.ipynb #load-02
 def load(
-    source: str,                        # "pocketsphinx" or "transcripts:path/of/a.jsonl"
+    source: str,  # "pocketsphinx" or "transcripts:path/of/a.jsonl"
     *,
     revision: str | None = None,
     precision: str = "float32",

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,27 +17,26 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..checks import BadInput, one_of
-from ..preprocessing.hub import limit_silence
+from .adapters import base_model
+from ..preprocessing.store.examples import Example, Reader
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['FAMILIES', 'PRECISIONS', 'WANTED', 'Decoding', 'Example', 'Hypothesis', 'Reader', 'blank_reader', 'Unwritable',
-           'Family', 'evaluating', 'quiet', 'load', 'device', 'place_of', 'on_hub', 'load_trained', 'pretrained_errors',
-           'fetch', 'apply_lora', 'merge', 'base_model', 'scope_of', 'with_adapter', 'reinitialise', 'save_pretrained',
-           'source_name', 'engine', 'conforms']
+__all__ = ['FAMILIES', 'PRECISIONS', 'Decoding', 'Hypothesis', 'Family', 'evaluating', 'load', 'device', 'blank_reader',
+           'place_of', 'on_hub', 'load_trained', 'engine']
 
 # %% ../../nbs/2_models/family.ipynb #decoding-02
 @dataclass(frozen=True)
 class Decoding:
     "How hypotheses are searched for. Raises BadInput for values that no search could use."
 
-    beams: int = 1   # 1 = greedy
-    max_new_tokens: int = 448   # a hypothesis is never longer, end token included
-    tokens_per_second: float = 12.0   # of audio
-    batch_size: int = 16   # utterances decoded at a time
-    unique_generate_call: bool = True   # one pass over each window, see whisper
+    beams: int = 1  # 1 = greedy
+    max_new_tokens: int = 448  # a hypothesis is never longer, end token included
+    tokens_per_second: float = 12.0  # of audio
+    batch_size: int = 16  # utterances decoded at a time
+    unique_generate_call: bool = True  # one pass over each window, see whisper
 
     def __post_init__(self) -> None:
         for name in ("beams", "max_new_tokens", "batch_size"):
@@ -50,79 +47,39 @@ class Decoding:
 
     def cap(
         self,
-        seconds: float,   # of audio
-        room: int,        # tokens the decoder can still take
-    ) -> int:             # tokens, end token included
+        seconds: float,  # of audio
+        room: int,  # tokens the decoder can still take
+    ) -> int:  # tokens, end token included
         "The most tokens an utterance may get."
-        return min(
-            self.max_new_tokens, room, math.ceil(10 + self.tokens_per_second * seconds)
-        )
+        return min(self.max_new_tokens, room, math.ceil(10 + self.tokens_per_second * seconds))
 
 # %% ../../nbs/2_models/family.ipynb #values-02
-@dataclass(frozen=True, eq=False)
-class Example:
-    "An utterance ready for a model."
-
-    id: str
-    features: np.ndarray   # what Family.features made of the audio, unpadded
-    text: str              # the reference; "" if there is none
-    language: str          # "da"
-    duration: float        # s
-
-
 @dataclass(frozen=True)
 class Hypothesis:
     "What a recogniser heard in one utterance."
 
-    text: str   # raw: not normalised
+    text: str  # raw: not normalised
     tokens: tuple[
         int, ...
-    ] = ()   # generated ones, the end token among them; () if there are none to be had
-    log_probabilities: tuple[float, ...] = ()   # natural log, one a token
-    hit_cap: bool = False   # no end token within the cap
-
-# %% ../../nbs/2_models/family.ipynb #reader-02
-@dataclass(frozen=True, eq=False)
-class Reader:
-    "What a family makes of sound before it is stored; can be pickled, needs no model."
-
-    fingerprint: str                                           # the family's
-    dtype: str = ""                                            # as stored; "" = nothing is stored
-    compute: Callable[[np.ndarray], np.ndarray] | None = None  # of mono float32 at 16 kHz
-
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        "Unpadded features of samples, shape (n,). Raises BadInput beyond the window."
-        return self.compute(samples) if self.compute else samples
-
-# %% ../../nbs/2_models/family.ipynb #reader-03
-def blank_reader(source: str, family: str) -> Reader:
-    "A reader whose arrays have the right shape and nothing in them: for a plan, with no model loaded."
-    module = importlib.import_module(FAMILIES[one_of("family", family, FAMILIES)])
-    return getattr(module, "blank_reader", lambda source: Reader(source))(source)
+    ] = ()  # generated ones, the end token among them; () if there are none to be had
+    log_probabilities: tuple[float, ...] = ()  # natural log, one a token
+    hit_cap: bool = False  # no end token within the cap
 
 # %% ../../nbs/2_models/family.ipynb #protocol-02
-class Unwritable(BadInput):
-    "A text that a model has no token for."
-
-
 @runtime_checkable
 class Family(Protocol):
     "A recogniser; one that only listens has `model` None and refuses to be trained."
 
-    name: str   # "whisper"
-    fingerprint: (
-        str   # 12 hex digits: changes with whatever changes features() or labels()
-    )
-    source: str     # what it was made from, without a path
-    revision: str   # the commit of a source on the Hub; "" for any other source
+    name: str  # "whisper"
+    fingerprint: str  # 12 hex digits: changes with whatever changes features() or labels()
+    source: str  # what it was made from, without a path
+    revision: str  # the commit of a source on the Hub; "" for any other source
     reader: Reader  # what of features() is computed before training, and stored
     model: torch.nn.Module | None
-    window_seconds: float   # the longest audio it takes
+    window_seconds: float  # the longest audio it takes
     max_label_tokens: int
     vocabulary_size: int
-    loss_scaled_by_trainer: (
-        bool   # whether model.forward itself divides by num_items_in_batch
-    )
+    loss_scaled_by_trainer: bool  # whether model.forward itself divides by num_items_in_batch
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         "Unpadded, of mono float32 at 16 kHz; BadInput beyond window_seconds."
@@ -151,9 +108,7 @@ class Family(Protocol):
     def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
         "Switch SpecAugment, and spread a share of each target over the vocabulary; both act in training mode only."
 
-    def decode(
-        self, examples: Sequence[Example], decoding: Decoding
-    ) -> list[Hypothesis]:
+    def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, in their order."
 
     def log_probability(
@@ -178,24 +133,8 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         model.train(training)
 
-# %% ../../nbs/2_models/family.ipynb #quiet-02
-@contextmanager
-def quiet() -> Iterator[None]:
-    "No advice and no progress bars from transformers; puts both back."
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
 # %% ../../nbs/2_models/family.ipynb #load-02
-FAMILIES = {   # name -> the module that has its load()
+FAMILIES = {  # name -> the module that has its load()
     "whisper": "asr_nb.models.whisper",
     "ctc": "asr_nb.models.ctc",
     "external": "asr_nb.models.external",
@@ -204,20 +143,18 @@ PRECISIONS = "float32", "float16"
 
 
 def load(
-    source: str,   # "micro", a folder, or an id on the Hub; for external see there
+    source: str,  # "micro", a folder, or an id on the Hub; for external see there
     *,
     family: str = "whisper",
-    revision: str | None = None,   # of a source on the Hub
+    revision: str | None = None,  # of a source on the Hub
     precision: str = "float32",
-    adapter: str | Path | None = None,   # a folder with a LoRA adapter to put on it
+    adapter: str | Path | None = None,  # a folder with a LoRA adapter to put on it
 ) -> Family:
     "A recogniser ready to decode. Raises BadInput."
     module = FAMILIES[one_of("family", family, FAMILIES)]
     one_of("precision", precision, PRECISIONS)
     if precision == "float16" and device() == "cpu":
-        raise BadInput(
-            "precision", precision, "it needs a CUDA GPU; allowed here: float32"
-        )
+        raise BadInput("precision", precision, "it needs a CUDA GPU; allowed here: float32")
     return importlib.import_module(module).load(
         str(source), revision=revision, precision=precision, adapter=adapter
     )
@@ -228,6 +165,12 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+# %% ../../nbs/2_models/family.ipynb #reader-03
+def blank_reader(source: str, family: str) -> Reader:
+    "A reader whose arrays have the right shape and nothing in them: for a plan, with no model loaded."
+    module = importlib.import_module(FAMILIES[one_of("family", family, FAMILIES)])
+    return getattr(module, "blank_reader", lambda source: Reader(source))(source)
 
 # %% ../../nbs/2_models/family.ipynb #source-02
 def place_of(source: str) -> tuple[str, str]:
@@ -242,199 +185,14 @@ def on_hub(source: str, family: str) -> bool:
 
 # %% ../../nbs/2_models/family.ipynb #trained-02
 def load_trained(
-    source: str,            # what the training began from
-    folder: str | Path,     # what Family.save() wrote
-    **choices: Any,         # as of load()
+    source: str,  # what the training began from
+    folder: str | Path,  # what Family.save() wrote
+    **choices: Any,  # as of load()
 ) -> Family:
     "The recogniser that a training run left in `folder`."
     if (Path(folder) / "adapter_config.json").exists():
         return load(source, adapter=folder, **choices)
     return load(str(folder), **{**choices, "revision": None})
-
-# %% ../../nbs/2_models/family.ipynb #hub-02
-WANTED = "*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"
-
-
-@contextmanager
-def pretrained_errors(source: str, revision: str | None = None) -> Iterator[None]:
-    "Turn what the Hub and transformers raise for `source` into one line of BadInput."
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except BadInput:
-        raise
-    except errors.RevisionNotFoundError as error:
-        raise BadInput(
-            "revision", revision, f"{source} has no such branch, tag or commit"
-        ) from error
-    except Exception as error:
-        raise BadInput("source", source, _why(error, source)) from error
-
-
-def _why(error: Exception, source: str) -> str:
-    "What an error of the Hub or of transformers means to a user, in one line."
-    from huggingface_hub import errors
-
-    status = _status(error)
-    if isinstance(error, errors.GatedRepoError) or status == 403:
-        return (
-            f"access must be asked for at https://huggingface.co/{source}, "
-            "and a token of that account set as HF_TOKEN"
-        )
-    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
-        return (
-            "there is no such folder and no such model on the Hub "
-            "(a private one needs a token in HF_TOKEN)"
-        )
-    if status == 429:
-        return (
-            "the Hub answers 429, too many requests: "
-            "wait some minutes, or set a token in HF_TOKEN"
-        )
-    if status is not None:
-        return f"the Hub answers {status}: try again later"
-    if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-        return (
-            "the Hub can't be reached and the model is not in the cache: "
-            "go online, or give a folder"
-        )
-    if isinstance(error, errors.HTTPError):
-        return "the connection broke off: asking again goes on where it stopped"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"it can't be loaded: {first[:200]}"
-
-
-def _status(error: BaseException | None) -> int | None:
-    "The HTTP status at the bottom of a chain of exceptions, if there is one."
-    while error is not None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status is not None:
-            return status
-        error = error.__cause__ or error.__context__
-    return None
-
-# %% ../../nbs/2_models/family.ipynb #hub-03
-def fetch(
-    source: str,   # a folder, or an id on the Hub
-    kind: str,     # the model_type that its config.json must name
-    revision: str | None = None,
-) -> tuple[Path, str]:   # the folder, and the commit it is of ("" for a folder)
-    "Bring a model's files here. Raises BadInput if they can't be had or used."
-    from huggingface_hub import snapshot_download
-
-    folder, commit = Path(source), ""
-    if not folder.is_dir():
-        with pretrained_errors(source, revision):
-            limit_silence()
-            folder = Path(snapshot_download(
-                source, revision=revision, allow_patterns=list(WANTED)))
-            commit = folder.name
-    if not (folder / "config.json").exists():
-        raise BadInput("source", source, "it has no config.json, so it is no model")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    found = config.get("model_type")
-    if found != kind:
-        allowed = f"a {kind} model is needed; its config.json names {found}"
-        raise BadInput("source", source, allowed)
-    if not list(folder.glob("model*.safetensors")):
-        allowed = "it has no weights as safetensors, and pickled ones are not read"
-        raise BadInput("source", source, allowed)
-    return folder, commit
-
-# %% ../../nbs/2_models/family.ipynb #lora-02
-def apply_lora(
-    family: Family,
-    rank: int,
-    alpha: float,     # the update is scaled by alpha / rank
-    dropout: float,   # of an adapter's input, while training
-    scope: str,       # "attention" or "all-linear"
-) -> None:
-    "Train only low-rank updates of some matrices. Raises BadInput."
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    normalising = torch.nn.modules.batchnorm._BatchNorm
-    if any(isinstance(part, normalising) for part in family.model.modules()):
-        allowed = f"{family.name} has batch normalisation, which an adapter can't carry"
-        raise BadInput("method", "lora", allowed)
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout,
-        target_modules=family.lora_targets(scope))
-    with warnings.catch_warnings():   # of an attribute that transformers 5.23 renamed
-        warnings.simplefilter("ignore", FutureWarning)
-        family.model = get_peft_model(family.model, config)
-
-
-def merge(family: Family) -> None:
-    "Fold a LoRA adapter into the weights, so that it costs nothing to decode with."
-    if hasattr(family.model, "merge_and_unload"):
-        family.model = family.model.merge_and_unload()
-
-
-def base_model(model: torch.nn.Module) -> torch.nn.Module:
-    "The transformers model itself, whether or not an adapter is wrapped around it."
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def scope_of(scope: str, scopes: Mapping[str, str | list[str]]) -> str | list[str]:
-    "The modules of a LoRA scope. Raises BadInput for an unknown one."
-    return scopes[one_of("scope", scope, scopes)]
-
-# %% ../../nbs/2_models/family.ipynb #adapter-02
-def with_adapter(model: torch.nn.Module, adapter: str | Path) -> torch.nn.Module:
-    "`model` with a saved adapter on it. Raises BadInput if there is none, or no fit."
-    from peft import PeftModel
-
-    if not (Path(adapter) / "adapter_model.safetensors").exists():
-        raise BadInput(
-            "adapter",
-            Path(adapter).name,
-            "a folder with adapter_model.safetensors is needed",
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        try:
-            return PeftModel.from_pretrained(model, str(adapter))
-        except (RuntimeError, ValueError, KeyError) as error:
-            why = str(error).strip().splitlines()[-1].strip()[:160]
-            raise BadInput(
-                "adapter", Path(adapter).name, f"it does not fit the model: {why}"
-            ) from error
-
-# %% ../../nbs/2_models/family.ipynb #scratch-02
-def reinitialise(family: Family, seed: int) -> None:
-    "Give the family's model new random weights, all of them to be trained."
-    import torch
-
-    old = base_model(family.model)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        fresh = type(old)(old.config)
-    if hasattr(old, "generation_config"):
-        fresh.generation_config = old.generation_config
-    family.model = fresh.to(old.device)
-
-# %% ../../nbs/2_models/family.ipynb #save-02
-def save_pretrained(
-    model: torch.nn.Module, processor: Any, source: str, revision: str, folder: str | Path
-) -> None:
-    "Write a model or its adapter, and its processor, to `folder`; an adapter names the commit of its base."
-    folder = Path(folder)
-    for config in getattr(model, "peft_config", {}).values():
-        config.base_model_name_or_path, config.revision = source, revision or None
-    adapter_only = (
-        {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-    )   # else peft asks the Hub
-    with quiet():
-        model.save_pretrained(folder, **adapter_only)
-        processor.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-
-
-def source_name(source: str) -> str:
-    "How a source is called in public: its id, or a folder's name without the path."
-    return Path(source).name if Path(source).is_dir() else source
 
 # %% ../../nbs/2_models/family.ipynb #engine-02
 def engine(family: Family) -> dict[str, str]:
@@ -445,79 +203,8 @@ def engine(family: Family) -> dict[str, str]:
         return {"name": name, "precision": "", "device": "cpu"}
     weights = next(base_model(family.model).parameters())
     precision = str(weights.dtype).removeprefix("torch.")
-    return {"name": f"transformers {version('transformers')}",
-            "precision": precision, "device": weights.device.type}
-
-# %% ../../nbs/2_models/family.ipynb #conforms-02
-def conforms(
-    family: Family,
-    examples: Sequence[Example],   # of one length, or for a model that ignores padding
-) -> dict[str, float]:
-    "Run the whole protocol; AssertionError names the rule. No weight is changed."
-    assert isinstance(family, Family), "a member of the protocol is missing"
-    assert len(family.fingerprint) == 12, "the fingerprint has 12 hex digits"
-    for example in examples:
-        family.fits(example.text, example.language, example.duration)
-        labels = family.labels(example.text, example.language)
-        assert 0 < len(labels) <= family.max_label_tokens, f"{len(labels)} labels"
-        assert all(0 <= label < family.vocabulary_size for label in labels), (
-            "a label beyond the vocabulary"
-        )
-    return _trains(family, examples) | _decodes(family, examples)
-
-
-def _trains(family: Family, examples: Sequence[Example]) -> dict[str, float]:
-    "The rules of a loss and its gradient."
-    batch = family.collate(examples)
-    family.check_batch(batch)
-    before = {name: tensor.clone() for name, tensor in batch.items()}
-    with evaluating(family.model):
-        loss = float(family.loss(batch))
-        single = [family.collate([example]) for example in examples]
-        counts = np.array([int((one["labels"] != -100).sum()) for one in single])
-        mean = float(
-            np.dot([float(family.loss(one)) for one in single], counts) / counts.sum()
-        )
-    assert 0 <= loss <= family.loss_limit(batch), (
-        f"loss {loss} is above {family.loss_limit(batch)}"
-    )
-    assert math.isclose(loss, mean, rel_tol=1e-3), (
-        f"loss {loss} in a batch, {mean} one by one"
-    )
-    family.set_regularisation(True)
-    family.model.train()
-    family.loss(batch).backward()
-    family.set_regularisation(False)
-    moved = [
-        p for p in family.model.parameters() if p.requires_grad and p.grad is not None
-    ]
-    assert moved and all(bool(p.grad.isfinite().all()) for p in moved), (
-        "no gradient, or one that is not finite"
-    )
-    assert all(
-        bool((batch[name] == tensor).all()) for name, tensor in before.items()
-    ), "training changed the batch"
-    family.model.zero_grad()
-    return {"loss": loss, "limit": family.loss_limit(batch)}
-
-
-def _decodes(family: Family, examples: Sequence[Example]) -> dict[str, float]:
-    "The rules of hypotheses and their probabilities."
-    decoding = Decoding(batch_size=2)
-    heard = family.decode(examples, decoding)
-    backwards = family.decode(examples[::-1], decoding)[::-1]
-    assert [h.text for h in heard] == [h.text for h in backwards], (
-        "the order of the utterances matters"
-    )
-    assert family.model.training, "decoding must leave training mode as it was"
-    scored = family.log_probability(examples, heard)
-    difference = max(
-        abs(a - b)
-        for h, s in zip(heard, scored, strict=True)
-        for a, b in zip(h.log_probabilities, s, strict=True)
-    )
-    assert all(len(h.tokens) == len(h.log_probabilities) for h in heard), (
-        "one probability a token"
-    )
-    assert difference < 1e-3, f"search and score differ by {difference}"
-    return {"hypotheses": len(heard), "difference": difference}
+    return {
+        "name": f"transformers {version('transformers')}",
+        "precision": precision,
+        "device": weights.device.type,
+    }

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checks import BadInput, canonical_json, sha256, write_atomic
-from .family import Example, Family, base_model
+from .adapters import base_model
+from .family import Family
+from ..preprocessing.store.examples import Example
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
 __all__ = ['SETTINGS', 'encoder_hash', 'EncoderStates', 'sharing']
 
 # %% ../../nbs/2_models/states.ipynb #encoder-02
-SETTINGS = "d_model", "activation_function", "num_mel_bins", "max_source_positions", "scale_embedding"
+SETTINGS = (
+    "d_model",
+    "activation_function",
+    "num_mel_bins",
+    "max_source_positions",
+    "scale_embedding",
+)
 
 
 def encoder_hash(family: Family) -> str:
@@ -34,9 +42,17 @@ def encoder_hash(family: Family) -> str:
     import torch
 
     model = base_model(family.model)
-    told = {key: value for key, value in model.config.to_dict().items()
-            if key in SETTINGS or key.startswith("encoder_")}
-    engine = torch.__version__, version("transformers"), model.device.type, model.config._attn_implementation
+    told = {
+        key: value
+        for key, value in model.config.to_dict().items()
+        if key in SETTINGS or key.startswith("encoder_")
+    }
+    engine = (
+        torch.__version__,
+        version("transformers"),
+        model.device.type,
+        model.config._attn_implementation,
+    )
     digest = hashlib.sha256(canonical_json([told, engine]).encode())
     for name, tensor in sorted(model.get_encoder().state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -49,16 +65,16 @@ class EncoderStates:
 
     def __init__(
         self,
-        family: Family,                     # whose encoder it is
-        folder: str | Path,                 # may hold those of other encoders too
-        most_bytes: int = 4_000_000_000,    # and never more than half of what is free
+        family: Family,  # whose encoder it is
+        folder: str | Path,  # may hold those of other encoders too
+        most_bytes: int = 4_000_000_000,  # and never more than half of what is free
     ):
         self.encoder = encoder_hash(family)
         self.folder = Path(folder) / self.encoder
         self.folder.mkdir(parents=True, exist_ok=True)
         there = sum(file.stat().st_size for file in self.folder.glob("*.npy"))
         self.room = min(most_bytes - there, shutil.disk_usage(self.folder).free // 2)
-        self.read_again = self.computed = 0   # utterances
+        self.read_again = self.computed = 0  # utterances
 
     def read(self, examples: Sequence[Example]) -> torch.Tensor | None:
         "States of a batch, (batch, positions, width), if those of all of it are there."
@@ -93,8 +109,12 @@ def sharing(family: Family, states: EncoderStates) -> Iterator[None]:
         yield
         return
     if encoder_hash(family) != states.encoder:
-        raise BadInput("encoder", family.source, "its weights or its precision differ from those of the encoder "
-                       "that made these states: keep its own")
+        raise BadInput(
+            "encoder",
+            family.source,
+            "its weights or its precision differ from those of the encoder "
+            "that made these states: keep its own",
+        )
     family.states = states
     try:
         yield

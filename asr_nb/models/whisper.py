@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import BadInput, canonical_json, one_of, sha256
-from asr_nb.models.family import (
-    Decoding, Example, Hypothesis, Reader, Unwritable, base_model, device, evaluating, fetch,
-    pretrained_errors, quiet, save_pretrained, scope_of, source_name, with_adapter,
-)
-from ..preprocessing.features import LogMel, frames_kept, pad_mels
+from .adapters import base_model, scope_of, with_adapter
+from .family import Decoding, Hypothesis, device, evaluating
+from .pretrained import fetch, pretrained_errors, quiet, save_pretrained, source_name
+from ..preprocessing.store.examples import Example, Reader, Unwritable
+from ..preprocessing.store.features import LogMel, frames_kept, pad_mels
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,8 @@ __all__ = ['AUDIO', 'TEXT', 'prompt', 'spell', 'tokenizer_of', 'byte_pairs', 'ge
 
 # %% ../../nbs/2_models/whisper.ipynb #labels-02
 def prompt(
-    settings: Any,   # a transformers GenerationConfig
-    language: str,   # "da"; ignored by a model that knows English only
+    settings: Any,  # a transformers GenerationConfig
+    language: str,  # "da"; ignored by a model that knows English only
 ) -> list[int]:
     "The tokens forced before the first word. Raises BadInput for an unknown language."
     start, plain = settings.decoder_start_token_id, settings.no_timestamps_token_id
@@ -50,85 +50,98 @@ def prompt(
 
 # %% ../../nbs/2_models/whisper.ipynb #labels-04
 def spell(
-    tokenizer: Any,   # a WhisperTokenizer
+    tokenizer: Any,  # a WhisperTokenizer
     text: str,
 ) -> list[int]:
     "A transcript's tokens, no prompt, no end. Raises Unwritable for a model's token in it."
     text = unicodedata.normalize("NFC", text).strip()
     tokens = tokenizer(" " + text, add_special_tokens=False).input_ids
-    if max(tokens) >= tokenizer.eos_token_id:   # words come first in the vocabulary
+    if max(tokens) >= tokenizer.eos_token_id:  # words come first in the vocabulary
         raise Unwritable("text", text, "it can't hold a model's token such as <|en|>")
     return tokens[1:] if tokens[0] == tokenizer.convert_tokens_to_ids("Ġ") else tokens
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-02
 def tokenizer_of(
-    texts: Sequence[str],       # to learn the merges from
-    languages: Sequence[str],   # "en", "da"
-    merges: int,                # tokens beyond the 256 bytes, at most
-) -> Any:                       # a WhisperTokenizer
+    texts: Sequence[str],  # to learn the merges from
+    languages: Sequence[str],  # "en", "da"
+    merges: int,  # tokens beyond the 256 bytes, at most
+) -> Any:  # a WhisperTokenizer
     "A byte-level tokenizer with Whisper's special tokens."
     from transformers import WhisperTokenizer
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     vocabulary, pairs = byte_pairs(texts, merges)
-    roles = dict.fromkeys(
-        ("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>")
+    roles = dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>")
     tokenizer = WhisperTokenizer(vocab=vocabulary, merges=pairs, **roles)
     order = list(LANGUAGES)
     last = max(order.index(one_of("language", name, order)) for name in languages)
     names = [
-        "startoftranscript", *order[: last + 1], "translate", "transcribe",
-        "startoflm", "startofprev", "nospeech", "notimestamps"]
+        "startoftranscript",
+        *order[: last + 1],
+        "translate",
+        "transcribe",
+        "startoflm",
+        "startofprev",
+        "nospeech",
+        "notimestamps",
+    ]
     special = [f"<|{name}|>" for name in names]
     tokenizer.add_special_tokens({"extra_special_tokens": special})
     return tokenizer
 
-
-def byte_pairs(
-    texts: Sequence[str], merges: int
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
+# %% ../../nbs/2_models/whisper.ipynb #untrained-02b
+def byte_pairs(texts: Sequence[str], merges: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     "Vocabulary and merges of a byte-level encoding, learnt from `texts`."
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     learnt = Tokenizer(models.BPE())
     learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learnt.train_from_iterator([" " + text for text in texts], trainers.BpeTrainer(
-        vocab_size=256 + merges, initial_alphabet=alphabet, show_progress=False))
+    learnt.train_from_iterator(
+        [" " + text for text in texts],
+        trainers.BpeTrainer(
+            vocab_size=256 + merges, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
     model = json.loads(learnt.to_str())["model"]
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     return model["vocab"], [tuple(pair) for pair in pairs]
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-03
 def generation_of(
-    tokenizer: Any,             # a WhisperTokenizer
-    languages: Sequence[str],   # those the model may be asked for
-    max_target: int,            # tokens
-) -> Any:                       # a GenerationConfig
+    tokenizer: Any,  # a WhisperTokenizer
+    languages: Sequence[str],  # those the model may be asked for
+    max_target: int,  # tokens
+) -> Any:  # a GenerationConfig
     "Generation settings for a new model."
     from transformers import GenerationConfig
 
     ids = {token.strip("<|>"): id for token, id in tokenizer.get_added_vocab().items()}
     end = tokenizer.eos_token_id
     return GenerationConfig(
-        bos_token_id=end, eos_token_id=end, pad_token_id=end, max_length=max_target,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        max_length=max_target,
         decoder_start_token_id=ids["startoftranscript"],
-        is_multilingual=True, return_timestamps=False,
+        is_multilingual=True,
+        return_timestamps=False,
         lang_to_id={f"<|{language}|>": ids[language] for language in languages},
         task_to_id={task: ids[task] for task in ("transcribe", "translate")},
         no_timestamps_token_id=ids["notimestamps"],
-        prev_sot_token_id=ids["startofprev"])
+        prev_sot_token_id=ids["startofprev"],
+    )
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-04
 def untrained(
-    texts: Sequence[str],                      # to learn the tokens from
+    texts: Sequence[str],  # to learn the tokens from
     languages: Sequence[str] = ("en", "da"),
-    seconds: int = 3,                          # window
-    width: int = 64,                           # d_model
-    layers: int = 2,                           # of the encoder, and of the decoder
+    seconds: int = 3,  # window
+    width: int = 64,  # d_model
+    layers: int = 2,  # of the encoder, and of the decoder
     heads: int = 4,
-    merges: int = 64,                          # tokens beyond the 256 bytes, at most
-    max_target: int = 64,                      # tokens: prompt, text and end
+    merges: int = 64,  # tokens beyond the 256 bytes, at most
+    max_target: int = 64,  # tokens: prompt, text and end
     seed: int = 0,
 ) -> Whisper:
     "A small Whisper with random weights, of the stock classes."
@@ -140,12 +153,23 @@ def untrained(
     generation = generation_of(tokenizer, languages, max_target)
     ends = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     config = WhisperConfig(
-        vocab_size=len(tokenizer), num_mel_bins=80, d_model=width, init_std=0.1,
-        encoder_layers=layers, encoder_attention_heads=heads, encoder_ffn_dim=4 * width,
-        decoder_layers=layers, decoder_attention_heads=heads, decoder_ffn_dim=4 * width,
-        max_source_positions=50 * seconds, max_target_positions=max_target, dropout=0.0,
-        suppress_tokens=None, begin_suppress_tokens=None,
-        **{name: getattr(generation, name) for name in ends})
+        vocab_size=len(tokenizer),
+        num_mel_bins=80,
+        d_model=width,
+        init_std=0.1,
+        encoder_layers=layers,
+        encoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        decoder_layers=layers,
+        decoder_attention_heads=heads,
+        decoder_ffn_dim=4 * width,
+        max_source_positions=50 * seconds,
+        max_target_positions=max_target,
+        dropout=0.0,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        **{name: getattr(generation, name) for name in ends},
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = WhisperForConditionalGeneration(config)
@@ -156,14 +180,13 @@ def untrained(
 # %% ../../nbs/2_models/whisper.ipynb #class-02
 class Whisper:
     "A WhisperForConditionalGeneration, whole or with an adapter, and its processor."
+
     name = "whisper"
     label_smoothing = 0.0
-    loss_scaled_by_trainer = False   # its forward ignores num_items_in_batch
-    states: EncoderStates | None = None   # lent by states.sharing()
+    loss_scaled_by_trainer = False  # its forward ignores num_items_in_batch
+    states: EncoderStates | None = None  # lent by states.sharing()
 
-    def __init__(
-        self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""
-    ):
+    def __init__(self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""):
         self.model, self.processor = model, processor
         self.source, self.revision = source_name(source), revision
         self.tokenizer, self.extractor = processor.tokenizer, processor.feature_extractor
@@ -255,16 +278,16 @@ def fingerprint(extractor: Any, tokenizer: Any, generation: Any) -> str:
     "12 hex digits of all that features and labels depend on."
     audio = [getattr(extractor, key) for key in AUDIO]
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    text = [backend[key] for key in TEXT]   # not its padding, which changes with use
+    text = [backend[key] for key in TEXT]  # not its padding, which changes with use
     known = getattr(generation, "lang_to_id", None)
     return sha256(canonical_json(["whisper 2", audio, text, known]))[:12]
 
 # %% ../../nbs/2_models/whisper.ipynb #batch-02
 def targets(
-    sequences: Sequence[Sequence[int]],   # prompt, text and end
-    prompts: Sequence[int],               # tokens of each prompt
-    padding: int,                         # token that fills the decoder's input
-) -> dict[str, torch.Tensor]:             # int64, shape (batch, longest - 1)
+    sequences: Sequence[Sequence[int]],  # prompt, text and end
+    prompts: Sequence[int],  # tokens of each prompt
+    padding: int,  # token that fills the decoder's input
+) -> dict[str, torch.Tensor]:  # int64, shape (batch, longest - 1)
     "What the decoder reads and what it should say next; -100 where nothing is learnt."
     import torch
 
@@ -278,8 +301,8 @@ def targets(
 # %% ../../nbs/2_models/whisper.ipynb #batch-03
 def check_batch(
     batch: Mapping[str, torch.Tensor],
-    generation: Any,   # the model's GenerationConfig
-    end: int,          # token
+    generation: Any,  # the model's GenerationConfig
+    end: int,  # token
 ) -> None:
     "Raise AssertionError unless rows begin as generate() will, and end with the end."
     start, plain = generation.decoder_start_token_id, generation.no_timestamps_token_id
@@ -292,13 +315,14 @@ def check_batch(
         assert read[told - 1] == plain, f"{read[:told]} is no prompt for decoding"
         assert told == 2 or read[1] in languages, f"{read[1]} is no known language"
         assert taught[-1] == end, "the end was masked: the model never learns to stop"
-        shifted = read[told: told + len(taught) - 1] == taught[:-1]
+        shifted = read[told : told + len(taught) - 1] == taught[:-1]
         assert shifted, "the decoder's input is not the labels shifted by one"
 
 # %% ../../nbs/2_models/whisper.ipynb #loss-02
 def loss(
-    model: torch.nn.Module, batch: Mapping[str, torch.Tensor],
-    label_smoothing: float = 0.0,   # in training mode only: what is measured is the plain loss
+    model: torch.nn.Module,
+    batch: Mapping[str, torch.Tensor],
+    label_smoothing: float = 0.0,  # in training mode only: what is measured is the plain loss
 ) -> torch.Tensor:
     "Mean cross entropy per label token, computed in float32."
     import torch
@@ -313,7 +337,9 @@ def loss(
         decoder_input_ids=batch["decoder_input_ids"].to(base.device),
     ).logits
     return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100,
+        logits.float().flatten(0, 1),
+        labels.flatten(),
+        ignore_index=-100,
         label_smoothing=label_smoothing if model.training else 0.0,
     )
 
@@ -333,10 +359,10 @@ def encode(family: Whisper, examples: Sequence[Example]) -> torch.Tensor:
 
 def score(
     family: Whisper,
-    states: torch.Tensor,              # of encode()
+    states: torch.Tensor,  # of encode()
     prompts: Sequence[Sequence[int]],
-    said: Sequence[Sequence[int]],     # the tokens after the prompt
-    search: Any = None,                # an EncoderDecoderCache that a greedy search of `states` filled
+    said: Sequence[Sequence[int]],  # the tokens after the prompt
+    search: Any = None,  # an EncoderDecoderCache that a greedy search of `states` filled
 ) -> list[tuple[float, ...]]:
     "The log-probability of each token said. Call it inside evaluating()."
     import torch
@@ -361,24 +387,22 @@ def log_probability(
     "The log-probability of each token of each hypothesis, 16 utterances at a time."
     scored: list[tuple[float, ...]] = []
     for first in range(0, len(examples), 16):
-        some = examples[first: first + 16]
-        said = [hypothesis.tokens for hypothesis in hypotheses[first: first + 16]]
+        some = examples[first : first + 16]
+        said = [hypothesis.tokens for hypothesis in hypotheses[first : first + 16]]
         prompts = [prompt(family.generation, example.language) for example in some]
         with evaluating(family.model):
             scored += score(family, encode(family, some), prompts, said)
     return scored
 
 # %% ../../nbs/2_models/whisper.ipynb #decode-02
-def decode(
-    family: Whisper, examples: Sequence[Example], decoding: Decoding
-) -> list[Hypothesis]:
+def decode(family: Whisper, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
     "One hypothesis an example, in their order; each batch is of one language."
     heard: dict[int, Hypothesis] = {}
     search = _one_pass if decoding.unique_generate_call else _passes
     for language in dict.fromkeys(example.language for example in examples):
         places = [i for i, example in enumerate(examples) if example.language == language]
         for first in range(0, len(places), decoding.batch_size):
-            some = places[first: first + decoding.batch_size]
+            some = places[first : first + decoding.batch_size]
             with evaluating(family.model), quiet():
                 found = search(family, [examples[place] for place in some], decoding)
             heard.update(zip(some, found, strict=True))
@@ -397,9 +421,7 @@ def _options(
     return told, caps, limits | (asked if len(told) == 4 else {})
 
 # %% ../../nbs/2_models/whisper.ipynb #decode-03
-def _one_pass(
-    family: Whisper, examples: Sequence[Example], decoding: Decoding
-) -> list[Hypothesis]:
+def _one_pass(family: Whisper, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
     "Hypotheses for utterances of one language, with the probabilities of their tokens."
     from transformers import DynamicCache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
@@ -408,29 +430,38 @@ def _one_pass(
     states = encode(family, examples)
     search = EncoderDecoderCache(DynamicCache(), DynamicCache()) if decoding.beams == 1 else None
     found = base_model(family.model).generate(
-        encoder_outputs=BaseModelOutput(states), past_key_values=search,
-        force_unique_generate_call=True, **options)
-    said = [until(family.end, tokens[len(told):])[:cap]
-            for tokens, cap in zip(found.tolist(), caps, strict=True)]
+        encoder_outputs=BaseModelOutput(states),
+        past_key_values=search,
+        force_unique_generate_call=True,
+        **options,
+    )
+    said = [
+        until(family.end, tokens[len(told) :])[:cap]
+        for tokens, cap in zip(found.tolist(), caps, strict=True)
+    ]
     scores = score(family, states, [told] * len(said), said, search)
     texts = [text_of(family, tokens) for tokens in said]
-    return [Hypothesis(text, tuple(tokens), chances, tokens[-1] != family.end)
-            for text, tokens, chances in zip(texts, said, scores, strict=True)]
+    return [
+        Hypothesis(text, tuple(tokens), chances, tokens[-1] != family.end)
+        for text, tokens, chances in zip(texts, said, scores, strict=True)
+    ]
 
 
-def _passes(
-    family: Whisper, examples: Sequence[Example], decoding: Decoding
-) -> list[Hypothesis]:
+def _passes(family: Whisper, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
     "Hypotheses from as many passes as Whisper's own loop makes; no probabilities."
     model = base_model(family.model)
     _, caps, options = _options(family, examples, decoding)
     mels = family.mels(examples).to(model.device, model.dtype)
-    said = [[token for token in tokens if token != family.end]
-            for tokens in model.generate(mels, **options).tolist()]
-    return [Hypothesis(text_of(family, tokens), tuple(tokens), (), len(tokens) >= cap)
-            for tokens, cap in zip(said, caps, strict=True)]
+    said = [
+        [token for token in tokens if token != family.end]
+        for tokens in model.generate(mels, **options).tolist()
+    ]
+    return [
+        Hypothesis(text_of(family, tokens), tuple(tokens), (), len(tokens) >= cap)
+        for tokens, cap in zip(said, caps, strict=True)
+    ]
 
-
+# %% ../../nbs/2_models/whisper.ipynb #decode-03b
 def until(end: int, tokens: list[int]) -> list[int]:
     "The tokens up to the first end token, and it; all of them if there is none."
     return tokens[: tokens.index(end) + 1] if end in tokens else tokens
@@ -455,14 +486,16 @@ def blank_reader(source: str) -> Reader:
     "A reader of the source's shape, with nothing in its arrays."
     count, known = bands(source), "" if source.endswith(".en") else " many"
     name = f"{count}{known}" if source.startswith("openai/") else source
-    return Reader(name, "float16", lambda samples: np.empty((count, frames_kept(len(samples))), np.float16))
+    return Reader(
+        name, "float16", lambda samples: np.empty((count, frames_kept(len(samples))), np.float16)
+    )
 
 # %% ../../nbs/2_models/whisper.ipynb #load-02
 def load(
-    source: str,                 # "micro", a folder or an id on the Hub
+    source: str,  # "micro", a folder or an id on the Hub
     *,
     revision: str | None,
-    precision: str,              # "float32" or "float16"
+    precision: str,  # "float32" or "float16"
     adapter: str | Path | None,
 ) -> Whisper:
     "A Whisper ready to decode. Raises BadInput."
@@ -477,8 +510,8 @@ def load(
     with pretrained_errors(source, revision), quiet():
         processor = WhisperProcessor.from_pretrained(folder)
         model, info = WhisperForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, precision), use_safetensors=True,
-            output_loading_info=True)
+            folder, dtype=getattr(torch, precision), use_safetensors=True, output_loading_info=True
+        )
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadInput("source", source, f"weights are missing: {missing}")

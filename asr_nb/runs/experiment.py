@@ -21,8 +21,8 @@ import yaml
 import asr_nb
 from ..checks import BadInput, from_mapping, one_of, write_atomic
 from ..models.family import place_of
-from ..preprocessing.steps import steps_from
-from ..preprocessing.text import for_language, normaliser
+from ..preprocessing.store.steps import steps_from
+from ..preprocessing.text.normalisers import for_language, normaliser
 from .privacy import PRIVATE, private_folder
 from ..training.recipes import RECIPES, Recipe, recipe
 
@@ -33,7 +33,9 @@ def lab_folder() -> Path:
     places = package / "lab", package.parent / "nbs" / "lab"
     found = next((place for place in places if (place / "experiments").is_dir()), None)
     if found is None:
-        raise BadInput("asr_nb", "no lab folder", "the run notebooks are missing: install the package again")
+        raise BadInput(
+            "asr_nb", "no lab folder", "the run notebooks are missing: install the package again"
+        )
     return found
 
 
@@ -45,8 +47,8 @@ def experiment_names() -> list[str]:
 SOURCES = ("synthetic", "folder", "hub", "nonspeech")
 ROLES = ("target", "source", "nonspeech")
 PRIVACY = ("public", "private")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")       # it becomes part of a folder's name
-SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")    # no dot: "<set>.<metric>" is taken apart at it
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder's name
+SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: "<set>.<metric>" is taken apart at it
 
 
 def plain_name(value: str, pattern: re.Pattern = NAME) -> str:
@@ -59,14 +61,17 @@ def plain_name(value: str, pattern: re.Pattern = NAME) -> str:
 @dataclass(frozen=True)
 class CorpusSpec:
     "A set of utterances: where it comes from and what it is for."
+
     name: str
-    source: str                                             # one of SOURCES
-    language: str = ""                                      # ISO 639-1, e.g. "da"
-    role: str = "target"                                    # one of ROLES
-    privacy: str = "public"                                 # one of PRIVACY
-    options: dict[str, Any] = field(default_factory=dict)   # what the source takes
-    process: tuple[dict[str, Any], ...] = ()                # steps, in order, as `preprocessing.steps` reads them
-    long: bool = False                                      # recordings of any length, each heard in pieces
+    source: str  # one of SOURCES
+    language: str = ""  # ISO 639-1, e.g. "da"
+    role: str = "target"  # one of ROLES
+    privacy: str = "public"  # one of PRIVACY
+    options: dict[str, Any] = field(default_factory=dict)  # what the source takes
+    process: tuple[
+        dict[str, Any], ...
+    ] = ()  # steps, in order, as `preprocessing.store.steps` reads them
+    long: bool = False  # recordings of any length, each heard in pieces
 
     def __post_init__(self):
         plain_name(self.name, SET_NAME)
@@ -79,11 +84,12 @@ class CorpusSpec:
 @dataclass(frozen=True)
 class ModelSpec:
     "A recogniser: its family, and where its weights come from."
+
     name: str
-    source: str            # a hub id, a folder, "micro", or what its family takes
+    source: str  # a hub id, a folder, "micro", or what its family takes
     family: str = "whisper"
-    revision: str = ""     # a hub commit; "" = the newest, pinned in the record
-    parameters: int = 0    # how many; 0 = not known
+    revision: str = ""  # a hub commit; "" = the newest, pinned in the record
+    parameters: int = 0  # how many; 0 = not known
 
     def __post_init__(self):
         plain_name(self.name)
@@ -93,44 +99,66 @@ def _whisper(size: str, millions: float) -> ModelSpec:
     return ModelSpec(f"whisper-{size}", f"openai/whisper-{size}", parameters=round(millions * 1e6))
 
 
-MODELS = {model.name: model for model in (
-    ModelSpec("micro", "micro", parameters=300_000),
-    # sizes: Radford et al. 2022, table 1, and the model cards of large-v3 and large-v3-turbo
-    _whisper("tiny", 39), _whisper("base", 74), _whisper("small", 244), _whisper("medium", 769),
-    _whisper("large-v3", 1550), _whisper("large-v3-turbo", 809),
-    ModelSpec("wav2vec2-base-960h", "facebook/wav2vec2-base-960h", "ctc", parameters=95_000_000),
-    ModelSpec("pocketsphinx", "pocketsphinx", "external"),
-)}
+MODELS = {
+    model.name: model
+    for model in (
+        ModelSpec("micro", "micro", parameters=300_000),
+        # sizes: Radford et al. 2022, table 1, and the model cards of large-v3 and large-v3-turbo
+        _whisper("tiny", 39),
+        _whisper("base", 74),
+        _whisper("small", 244),
+        _whisper("medium", 769),
+        _whisper("large-v3", 1550),
+        _whisper("large-v3-turbo", 809),
+        ModelSpec(
+            "wav2vec2-base-960h", "facebook/wav2vec2-base-960h", "ctc", parameters=95_000_000
+        ),
+        ModelSpec("pocketsphinx", "pocketsphinx", "external"),
+    )
+}
 
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-02
 @dataclass(frozen=True)
 class Experiment:
     "A question, and the runs that answer it."
+
     name: str
     question: str
-    corpus: CorpusSpec                        # trained on; its test split is the first test set
+    corpus: CorpusSpec  # trained on; its test split is the first test set
     models: tuple[ModelSpec, ...]
-    tests: tuple[CorpusSpec, ...] = ()        # further test sets
-    recipes: tuple[Recipe, ...] = ()          # none: the models are only listened to
-    witnesses: tuple[ModelSpec, ...] = ()     # further models that only listen, for the audit
+    tests: tuple[CorpusSpec, ...] = ()  # further test sets
+    recipes: tuple[Recipe, ...] = ()  # none: the models are only listened to
+    witnesses: tuple[ModelSpec, ...] = ()  # further models that only listen, for the audit
     normaliser: str = "basic"
     notes: str = ""
-    target: float = 0.0                       # error rate on the corpus that is good enough, a fraction; 0: not stated
-    probe_steps: int = 0                      # steps of the probe of each model and recipe; 0: no probe
+    target: float = 0.0  # error rate on the corpus that is good enough, a fraction; 0: not stated
+    probe_steps: int = 0  # steps of the probe of each model and recipe; 0: no probe
 
     def __post_init__(self):
         plain_name(self.name)
         if not 0 <= self.target < 1:
-            raise BadInput("target", self.target, "an error rate as a fraction: 0.08 means 8 %; 0: none")
+            raise BadInput(
+                "target", self.target, "an error rate as a fraction: 0.08 means 8 %; 0: none"
+            )
         if self.probe_steps < 0:
             raise BadInput("probe_steps", self.probe_steps, "a number of steps; 0: no probe")
         if not self.models:
             raise BadInput("models", [], "at least one model is needed")
         if self.corpus.role != "target":
-            raise BadInput("corpus.role", self.corpus.role, "the corpus that is trained on is the target")
+            raise BadInput(
+                "corpus.role", self.corpus.role, "the corpus that is trained on is the target"
+            )
         if self.corpus.long and self.recipes:
-            raise BadInput("corpus.long", True, "false where recipes train on it: nobody learns from whole calls; make them one of the tests")
-        for where, items in ("tests", self.sets), ("models", self.models + self.witnesses), ("recipes", self.recipes):
+            raise BadInput(
+                "corpus.long",
+                True,
+                "false where recipes train on it: nobody learns from whole calls; make them one of the tests",
+            )
+        for where, items in (
+            ("tests", self.sets),
+            ("models", self.models + self.witnesses),
+            ("recipes", self.recipes),
+        ):
             names = [item.name for item in items]
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -164,7 +192,7 @@ class Experiment:
         return sets[one_of("set", name, sets)]
 
 # %% ../../nbs/6_runs/experiment.ipynb #quiet-02
-QUIET = "nonspeech"   # the set's name, unless another one has it
+QUIET = "nonspeech"  # the set's name, unless another one has it
 
 
 def with_quiet(tests: Sequence[CorpusSpec], corpus: CorpusSpec) -> tuple[CorpusSpec, ...]:
@@ -180,18 +208,27 @@ def with_quiet(tests: Sequence[CorpusSpec], corpus: CorpusSpec) -> tuple[CorpusS
 
 def quiet_set(name: str, language: str) -> CorpusSpec:
     "The set without speech of an experiment that names none: synthetic, 14 clips of 1 to 2.5 seconds."
-    return CorpusSpec(name, "nonspeech", language or "en", role="nonspeech", options={"each": 2, "seed": 0})
+    return CorpusSpec(
+        name, "nonspeech", language or "en", role="nonspeech", options={"each": 2, "seed": 0}
+    )
 
 
 def unmeasured(experiment: Experiment) -> list[str]:
     "What the experiment's sets can't show, or only by a set that was added; a sentence each."
     roles, said = {spec.role for spec in experiment.sets}, []
     if "source" not in roles and experiment.recipes:
-        said.append("no set of the role `source` is named: what is forgotten of other speech is not measured")
+        said.append(
+            "no set of the role `source` is named: what is forgotten of other speech is not measured"
+        )
     if "nonspeech" not in roles:
-        said.append("no set of the role `nonspeech` is named: what is written where nobody speaks is not measured")
-    said += [f"{spec.name} was added, since no set without speech is named: a few synthetic sounds"
-             for spec in experiment.tests if spec == quiet_set(spec.name, experiment.corpus.language)]
+        said.append(
+            "no set of the role `nonspeech` is named: what is written where nobody speaks is not measured"
+        )
+    said += [
+        f"{spec.name} was added, since no set without speech is named: a few synthetic sounds"
+        for spec in experiment.tests
+        if spec == quiet_set(spec.name, experiment.corpus.language)
+    ]
     return said
 
 # %% ../../nbs/6_runs/experiment.ipynb #paths-02
@@ -211,7 +248,11 @@ def _located_model(model: ModelSpec, where: str, base: Path) -> ModelSpec:
         return model
     path = _absolute(path, base)
     if not os.path.exists(path):
-        raise BadInput(f"{where}.source", model.source, "there is no such file or folder; a path starts from where the YAML file lies")
+        raise BadInput(
+            f"{where}.source",
+            model.source,
+            "there is no such file or folder; a path starts from where the YAML file lies",
+        )
     return dataclasses.replace(model, source=kind + path)
 
 
@@ -229,7 +270,9 @@ def _recipe(value: Any, where: str) -> Recipe:
     if not isinstance(value, Mapping):
         raise BadInput(where, value, "a name or a mapping with `name` is needed")
     changes = {key: v for key, v in value.items() if key != "base"}
-    base = value.get("base", value.get("name") if value.get("name") in list(RECIPES) else None)   # a list: a YAML name may be anything
+    base = value.get(
+        "base", value.get("name") if value.get("name") in list(RECIPES) else None
+    )  # a list: a YAML name may be anything
     if base is None:
         return from_mapping(Recipe, changes, where)
     start = RECIPES[one_of(f"{where}.base", base, RECIPES)]
@@ -247,9 +290,15 @@ def _model(value: Any, where: str, base: Path) -> ModelSpec:
     if not isinstance(value, Mapping):
         raise BadInput(where, value, "a name or a mapping with `name` is needed")
     known = next((model for name, model in MODELS.items() if name == value.get("name")), None)
-    model = from_mapping(ModelSpec, {**(dataclasses.asdict(known) if known else {}), **value}, where)
+    model = from_mapping(
+        ModelSpec, {**(dataclasses.asdict(known) if known else {}), **value}, where
+    )
     if known and (model.source, model.family) != (known.source, known.family):
-        raise BadInput(f"{where}.name", model.name, f"it means {known.source}; another source needs another name")
+        raise BadInput(
+            f"{where}.name",
+            model.name,
+            f"it means {known.source}; another source needs another name",
+        )
     return _located_model(model, where, base)
 
 # %% ../../nbs/6_runs/experiment.ipynb #read-02
@@ -262,7 +311,9 @@ def _mapping(loader: _Strict, node: yaml.MappingNode) -> dict:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, Hashable) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} stands twice", key_node.start_mark
+            )
         seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
@@ -293,7 +344,9 @@ def _normaliser(name: Any, language: str) -> str:
     if name != "auto":
         return normaliser(name).name
     if not language:
-        raise BadInput("normaliser", name, "the corpus must say its `language`, or the normaliser be named")
+        raise BadInput(
+            "normaliser", name, "the corpus must say its `language`, or the normaliser be named"
+        )
     return for_language(language).name
 
 
@@ -306,25 +359,30 @@ def experiment_from(data: Any, base: Path) -> Experiment:
     if "corpus" in data:
         parts["corpus"] = _located(from_mapping(CorpusSpec, data["corpus"], "corpus"), base)
     parts["tests"] = tuple(
-        _located(from_mapping(CorpusSpec, test, f"tests[{n}]"), base) for n, test in enumerate(_listed(data, "tests"))
+        _located(from_mapping(CorpusSpec, test, f"tests[{n}]"), base)
+        for n, test in enumerate(_listed(data, "tests"))
     )
     if "corpus" in data:
         parts["tests"] = with_quiet(parts["tests"], parts["corpus"])
         parts["normaliser"] = _normaliser(data.get("normaliser", "basic"), parts["corpus"].language)
     for key in "models", "witnesses":
         parts[key] = tuple(_model(m, f"{key}[{n}]", base) for n, m in enumerate(_listed(data, key)))
-    parts["recipes"] = tuple(_recipe(r, f"recipes[{n}]") for n, r in enumerate(_listed(data, "recipes")))
+    parts["recipes"] = tuple(
+        _recipe(r, f"recipes[{n}]") for n, r in enumerate(_listed(data, "recipes"))
+    )
     return from_mapping(Experiment, parts, one)
 
 # %% ../../nbs/6_runs/experiment.ipynb #read-04
 def load_experiment(
-    name_or_path: str | Path,   # a name in the lab's `experiments`, or the path of a YAML file
+    name_or_path: str | Path,  # a name in the lab's `experiments`, or the path of a YAML file
 ) -> Experiment:
     "Read an experiment. Raises BadInput, in one line, for whatever is wrong with it."
     text = str(name_or_path)
     path = Path(text)
     if path.suffix not in (".yaml", ".yml") and os.sep not in text:
-        path = lab_folder() / "experiments" / f"{one_of('experiment', text, experiment_names())}.yaml"
+        path = (
+            lab_folder() / "experiments" / f"{one_of('experiment', text, experiment_names())}.yaml"
+        )
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -349,14 +407,27 @@ def _plain(value: Any, folder: Path) -> Any:
 
 def _shown(experiment: Experiment) -> Experiment:
     "A private experiment without what could say where its data lies, or what is in it."
+
     def named(model: ModelSpec) -> ModelSpec:
-        return dataclasses.replace(model, source=model.name) if os.path.isabs(place_of(model.source)[1]) else model
+        return (
+            dataclasses.replace(model, source=model.name)
+            if os.path.isabs(place_of(model.source)[1])
+            else model
+        )
 
-    corpus, *tests = (dataclasses.replace(spec, options={}) if spec.privacy == "private" else spec for spec in experiment.sets)
-    return dataclasses.replace(experiment, corpus=corpus, tests=tuple(tests), models=tuple(map(named, experiment.models)),
-                               witnesses=tuple(map(named, experiment.witnesses)))
+    corpus, *tests = (
+        dataclasses.replace(spec, options={}) if spec.privacy == "private" else spec
+        for spec in experiment.sets
+    )
+    return dataclasses.replace(
+        experiment,
+        corpus=corpus,
+        tests=tuple(tests),
+        models=tuple(map(named, experiment.models)),
+        witnesses=tuple(map(named, experiment.witnesses)),
+    )
 
-
+# %% ../../nbs/6_runs/experiment.ipynb #copy-02b
 def write_experiment(experiment: Experiment, path: str | Path) -> Path:
     "Write the resolved experiment as YAML, paths relative to where it lies; a private one whole only into its private folder."
     path = Path(path)

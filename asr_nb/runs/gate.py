@@ -18,28 +18,32 @@ from ..evaluation.headroom import Base, Probe, Verdict, judge
 from ..evaluation.power import Power
 from ..evaluation.significance import Interval
 from .experiment import Experiment, unmeasured
-from .figures import percent
+from ..reports.figures import percent
 from .plan import Run
 from .record import Record, read_result
 
 # %% ../../nbs/6_runs/gate.ipynb #evidence-02
-HEADROOM = "headroom"   # what a baseline's record keeps it under: metric, parameters, power
+HEADROOM = "headroom"  # what a baseline's record keeps it under: metric, parameters, power
 
 
 @dataclass(frozen=True)
 class Evidence:
     "What is known about an untouched model before it is trained."
+
     base: Base
     power: Power | None
 
 
 def keep_evidence(evidence: Evidence) -> dict[str, Any]:
     "What goes into the baseline's record, beside the rate, which is one of its metrics."
-    return {"metric": evidence.base.metric, "parameters": evidence.base.parameters,
-            "power": vars(evidence.power) if evidence.power else None}
+    return {
+        "metric": evidence.base.metric,
+        "parameters": evidence.base.parameters,
+        "power": vars(evidence.power) if evidence.power else None,
+    }
 
 
-def dev_metric(corpus: str, metric: str) -> str:   # metric: "WER" or "CER"
+def dev_metric(corpus: str, metric: str) -> str:  # metric: "WER" or "CER"
     "The name of the rate on dev among a baseline's metrics."
     return f"{corpus}.dev_{metric.lower()}"
 
@@ -72,42 +76,59 @@ def evidence(lab: Experiment, runs: Sequence[Run], root: str | Path) -> dict[str
 
 def probes(runs: Sequence[Run], root: str | Path) -> dict[tuple[str, str], Probe]:
     "The probes of the stage `headroom` by model and recipe."
-    record = next((read_result(Path(root) / run.name) for run in runs if run.stage == HEADROOM), None)
+    record = next(
+        (read_result(Path(root) / run.name) for run in runs if run.stage == HEADROOM), None
+    )
     kept = record.inputs.get("probes", []) if record and record.status == "finished" else []
-    return {(one["model"], one["recipe"]): Probe(one["steps"], tuple(one["train"]), tuple(one["dev"]))
-            for one in kept}
+    return {
+        (one["model"], one["recipe"]): Probe(one["steps"], tuple(one["train"]), tuple(one["dev"]))
+        for one in kept
+    }
 
 
 def verdicts(
     lab: Experiment,
-    found: Mapping[str, Evidence],                     # by model
-    probed: Mapping[tuple[str, str], Probe] = {},      # by model and recipe
-) -> dict[tuple[str, str], Verdict]:                   # by model and recipe; "" if there are no recipes
+    found: Mapping[str, Evidence],  # by model
+    probed: Mapping[tuple[str, str], Probe] = {},  # by model and recipe
+) -> dict[tuple[str, str], Verdict]:  # by model and recipe; "" if there are no recipes
     "The verdict on training each model with each recipe, of those models that something is known of."
     bases = [one.base for one in found.values()]
     names = [recipe.name for recipe in lab.recipes] or [""]
-    return {(model, name): judge(one.base, bases, lab.target, one.power, probed.get((model, name)))
-            for model, one in found.items() for name in names}
+    return {
+        (model, name): judge(one.base, bases, lab.target, one.power, probed.get((model, name)))
+        for model, one in found.items()
+        for name in names
+    }
 
-
-def standing(lab: Experiment, runs: Sequence[Run], root: str | Path) -> dict[tuple[str, str], Verdict]:
+# %% ../../nbs/6_runs/gate.ipynb #collect-02b
+def standing(
+    lab: Experiment, runs: Sequence[Run], root: str | Path
+) -> dict[tuple[str, str], Verdict]:
     "The verdicts that the finished runs under `root` allow."
     return verdicts(lab, evidence(lab, runs, root), probes(runs, root))
 
 # %% ../../nbs/6_runs/gate.ipynb #gate-02
 def decided(
-    run: Run,                                       # a training run
+    run: Run,  # a training run
     found: Mapping[tuple[str, str], Verdict],
     force: bool,
-) -> dict[str, Any]:                                # word, reasons, forced
+) -> dict[str, Any]:  # word, reasons, forced
     "What is written into a training run's record about the verdict it began under; word None: none was possible."
     verdict = found.get((run.parameters["model"], run.parameters["recipe"]))
     if verdict is None:
-        return {"word": None, "reasons": ["no baseline had been heard on a dev split"], "forced": False}
-    return {"word": verdict.word, "reasons": list(verdict.reasons), "forced": force and verdict.refuses}
+        return {
+            "word": None,
+            "reasons": ["no baseline had been heard on a dev split"],
+            "forced": False,
+        }
+    return {
+        "word": verdict.word,
+        "reasons": list(verdict.reasons),
+        "forced": force and verdict.refuses,
+    }
 
 
-def warning(told: Mapping[str, Any] | None) -> str:   # told: as `decided` gives it
+def warning(told: Mapping[str, Any] | None) -> str:  # told: as `decided` gives it
     "What a report has to say of the verdict that a training run began under; empty if it was to train, or none."
     if not told or told["word"] in (None, "train"):
         return ""
@@ -127,14 +148,18 @@ def alike(found: Mapping[tuple[str, str], Verdict]) -> list[tuple[str, Verdict]]
     groups: dict[tuple[str, Verdict], list[str]] = {}
     for (model, recipe), verdict in found.items():
         groups.setdefault((model, verdict), []).append(recipe)
-    return [(f"{model} with {', '.join(recipes)}" if any(recipes) else model, verdict)
-            for (model, verdict), recipes in groups.items()]
+    return [
+        (f"{model} with {', '.join(recipes)}" if any(recipes) else model, verdict)
+        for (model, verdict), recipes in groups.items()
+    ]
 
 
 def verdicts_markdown(found: Mapping[tuple[str, str], Verdict]) -> str:
     "The verdicts for a report."
-    parts = [f"**{who}: {verdict.word}.**\n\n" + "\n".join(f"- {reason}" for reason in verdict.reasons)
-             for who, verdict in alike(found)]
+    parts = [
+        f"**{who}: {verdict.word}.**\n\n" + "\n".join(f"- {reason}" for reason in verdict.reasons)
+        for who, verdict in alike(found)
+    ]
     return "\n\n".join(parts) or "Nothing is known, so nothing is judged."
 
 
@@ -143,37 +168,60 @@ def in_a_sentence(found: Mapping[tuple[str, str], Verdict]) -> str:
     told = "; ".join(f"{who}: {verdict.word}" for who, verdict in alike(found))
     return f"Worth training? {told or 'not known, since no dev split with words was heard'}."
 
-
+# %% ../../nbs/6_runs/gate.ipynb #text-02b
 def gate_text(lab: Experiment, runs: Sequence[Run], root: str | Path) -> str:
     "The plan's part about whether training is worth it: verdicts with reasons, what is unknown, what no set measures."
     found, lines = standing(lab, runs, root), ["", "", "worth training?"]
     for who, verdict in alike(found):
         refused = ": it would not be trained, unless with --force" if verdict.refuses else ""
-        lines += [f"  {who}: {verdict.word}{refused}", *(f"    {reason}" for reason in verdict.reasons)]
+        lines += [
+            f"  {who}: {verdict.word}{refused}",
+            *(f"    {reason}" for reason in verdict.reasons),
+        ]
     judged = {model for model, _ in found}
-    lines += [f"  {model.name}: {_unknown(model.name, runs, root)}" for model in lab.models if model.name not in judged]
+    lines += [
+        f"  {model.name}: {_unknown(model.name, runs, root)}"
+        for model in lab.models
+        if model.name not in judged
+    ]
     lacks = unmeasured(lab)
-    return "\n".join([*(lines if lab.recipes else []), *(["", "", "not measured"] if lacks else []),
-                      *(f"  {lack}" for lack in lacks)])
+    return "\n".join(
+        [
+            *(lines if lab.recipes else []),
+            *(["", "", "not measured"] if lacks else []),
+            *(f"  {lack}" for lack in lacks),
+        ]
+    )
 
 
 def _unknown(model: str, runs: Sequence[Run], root: str | Path) -> str:
     "Why there is no verdict on a model."
-    run = next((run for run in runs if run.stage == "baseline" and run.parameters["model"] == model), None)
+    run = next(
+        (run for run in runs if run.stage == "baseline" and run.parameters["model"] == model), None
+    )
     record = read_result(Path(root) / run.name) if run else None
     if record and record.status == "finished":
         return "not known: its baseline heard no dev split with words in it"
     return "not known yet: the run of its baseline tells (--stage baseline), before anything is trained"
 
-
+# %% ../../nbs/6_runs/gate.ipynb #text-02c
 def sweep_rows(found: Mapping[str, Evidence]) -> list[dict[str, str]]:
     "The untouched models by size: parameters, rate on dev, real-time factor, what the test set can show."
     rows = []
     for name, one in sorted(found.items(), key=lambda item: (item[1].base.parameters, item[0])):
         base, small = one.base, one.power.smallest if one.power else None
-        rows.append({
-            "model": name, "million parameters": f"{base.parameters / 1e6:,.1f}" if base.parameters else "not known",
-            f"{base.metric} on dev": percent(base.rate.value, base.rate.low, base.rate.high), "n": str(base.rate.n),
-            "s of computing a s of audio": "–" if base.speed is None else f"{base.speed:.3f}",
-            "smallest difference that test can show": "none" if small is None else f"{100 * small:.1f} points"})
+        rows.append(
+            {
+                "model": name,
+                "million parameters": f"{base.parameters / 1e6:,.1f}"
+                if base.parameters
+                else "not known",
+                f"{base.metric} on dev": percent(base.rate.value, base.rate.low, base.rate.high),
+                "n": str(base.rate.n),
+                "s of computing a s of audio": "–" if base.speed is None else f"{base.speed:.3f}",
+                "smallest difference that test can show": "none"
+                if small is None
+                else f"{100 * small:.1f} points",
+            }
+        )
     return rows

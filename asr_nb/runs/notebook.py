@@ -45,7 +45,11 @@ def parameters_cell(source: str | Path) -> str:
     cells = nbformat.read(source, as_version=4).cells
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
-        raise BadInput(f"{Path(source).name}: cells with the tag `parameters`", len(tagged), "exactly one is needed")
+        raise BadInput(
+            f"{Path(source).name}: cells with the tag `parameters`",
+            len(tagged),
+            "exactly one is needed",
+        )
     return tagged[0]
 
 
@@ -65,7 +69,9 @@ def declared_parameters(source: str | Path) -> dict[str, tuple[type, Any]]:
 
 # %% ../../nbs/6_runs/notebook.ipynb #parameters-04
 SECRET_WORDS = {"token", "secret", "password", "passwd", "key", "apikey", "credentials"}
-SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,})")
+SECRET_VALUE = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,})"
+)
 
 
 def check_parameters(source: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,31 +81,42 @@ def check_parameters(source: str | Path, given: Mapping[str, Any]) -> dict[str, 
             allowed = "secrets come from the environment, never as a parameter"
             raise BadInput(f"parameter {name}", "(not shown)", allowed)
     declared = declared_parameters(source)
-    fields = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in declared.items()]
+    fields = [
+        (name, kind, dataclasses.field(default=default))
+        for name, (kind, default) in declared.items()
+    ]
     checked = from_mapping(dataclasses.make_dataclass("Parameters", fields), given, "parameters")
     return {name: getattr(checked, name) for name in given}
 
 # %% ../../nbs/6_runs/notebook.ipynb #environment-02
-def kernel_environment(device: str) -> dict[str, str]:   # device: an id for CUDA_VISIBLE_DEVICES; "" for the CPU
+def kernel_environment(
+    device: str,
+) -> dict[str, str]:  # device: an id for CUDA_VISIBLE_DEVICES; "" for the CPU
     "The environment variables of a run's processes."
     new = {
-        "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "JUPYTER_PREFER_ENV_PATH": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     if device:
         new |= {"CUDA_VISIBLE_DEVICES": device}
     else:
         new |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     root = Path(asr_nb.__file__).resolve().parent.parent
-    if (root / "settings.ini").exists():   # a checkout: the run folder is elsewhere, so name it
-        new["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    if (root / "settings.ini").exists():  # a checkout: the run folder is elsewhere, so name it
+        new["PYTHONPATH"] = os.pathsep.join(
+            [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
     return {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | new
 
 # %% ../../nbs/6_runs/notebook.ipynb #child-02
 PREFIX = "REASON: "
-ERROR = "error.txt"   # in the private folder: the whole of an error
-LONGEST_SOCKET = 80   # characters; the name of a Unix socket may have 107, and jupyter adds its own
+ERROR = "error.txt"  # in the private folder: the whole of an error
+LONGEST_SOCKET = 80  # characters; the name of a Unix socket may have 107, and jupyter adds its own
 
 
 def _end_with_parent() -> None:
@@ -111,13 +128,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-BAD_INPUT = ("BadInput", "HubError")    # refusals: their one line is all there is to say
+BAD_INPUT = ("BadInput", "HubError")  # refusals: their one line is all there is to say
 BAD_INPUT_PREFIX = "bad input: "
 
 
 def _explain(error: Exception, private: bool = False) -> str:
     "Why papermill gave up, in a phrase; of a private experiment without the error's own words."
     from nbclient.exceptions import DeadKernelError
+
     if isinstance(error, DeadKernelError):
         return "the kernel died: it was killed, or memory ran out"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -129,7 +147,7 @@ def _explain(error: Exception, private: bool = False) -> str:
     said = veiled or f"{kind}: {(text.splitlines() or [''])[0]}"
     return f"a cell raised {said}" if hasattr(error, "ename") else said
 
-
+# %% ../../nbs/6_runs/notebook.ipynb #child-02b
 class _AtomicHandler:
     "Saves a notebook for papermill."
 
@@ -143,6 +161,7 @@ class _AtomicHandler:
 def _save_safely(target: str) -> None:
     "Let papermill save `target` by our handler, found by the path's beginning (its own answers for `local`)."
     from papermill.iorw import papermill_io
+
     papermill_io.register(target, _AtomicHandler())
 
 
@@ -150,27 +169,39 @@ def _wires(folder: str) -> dict[str, Any]:
     "How papermill talks to its kernel, as a configuration: by sockets in `folder`; by TCP where their names would be too long."
     if sys.platform == "win32" or len(folder) > LONGEST_SOCKET:
         return {}
-    return {"KernelManager": {"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")}}
+    return {
+        "KernelManager": {"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")}
+    }
 
-
+# %% ../../nbs/6_runs/notebook.ipynb #child-02c
 def _child(source: str, target: str) -> int:
     "Execute `source` into `target` in the working folder with the parameters of run.json; 0 if papermill is content."
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import papermill
     from traitlets.config import Config
+
     _save_safely(target)
     parameters = json.loads(Path(SPEC).read_text(encoding="utf-8"))["parameters"]
     private = is_private(Path.cwd().parent)
     try:
         with tempfile.TemporaryDirectory(prefix="asr_nb-", ignore_cleanup_errors=True) as wires:
             papermill.execute_notebook(
-                nbformat.read(source, as_version=4), target, parameters, kernel_name="python3", language="python",
-                progress_bar=False, start_timeout=300, autosave_cell_every=2, config=Config(_wires(wires)),
+                nbformat.read(source, as_version=4),
+                target,
+                parameters,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                start_timeout=300,
+                autosave_cell_every=2,
+                config=Config(_wires(wires)),
             )
     except Exception as error:
         if private:
             write_atomic(private_folder(".") / ERROR, str(error))
-        print(f"\n{PREFIX}{_explain(error, private)}", flush=True)   # whatever printed last may not have ended its line
+        print(
+            f"\n{PREFIX}{_explain(error, private)}", flush=True
+        )  # whatever printed last may not have ended its line
         return 1
     return 0
 
@@ -178,12 +209,15 @@ def _child(source: str, target: str) -> int:
 @dataclass
 class Stop:
     "Why running notebooks are to end; set from a signal handler, read by every watcher."
-    reason: str = ""                  # "" = go on
-    deadline: float = float("inf")    # time.time() after which there is a reason
+
+    reason: str = ""  # "" = go on
+    deadline: float = float("inf")  # time.time() after which there is a reason
 
     def now(self) -> str:
         "The reason to end now, or nothing."
-        return self.reason or ("the time that was allowed is over" if time.time() > self.deadline else "")
+        return self.reason or (
+            "the time that was allowed is over" if time.time() > self.deadline else ""
+        )
 
 
 def _end(processes: set[psutil.Process], patience: float = 3.0) -> None:
@@ -197,7 +231,7 @@ def _end(processes: set[psutil.Process], patience: float = 3.0) -> None:
             process.kill()
     psutil.wait_procs(alive, timeout=patience)
 
-
+# %% ../../nbs/6_runs/notebook.ipynb #watch-02b
 def _watch(child: subprocess.Popen, stop: Stop, every: float = 0.2) -> str:
     "Wait for the child, or for a reason to end it; then end its whole family. The reason, or nothing."
     top = psutil.Process(child.pid)
@@ -216,7 +250,7 @@ def _watch(child: subprocess.Popen, stop: Stop, every: float = 0.2) -> str:
 
 # %% ../../nbs/6_runs/notebook.ipynb #tidy-02
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-BAR = re.compile(r"^.*\d+%\|.*\|\s*\d+\S*/\S+ \[.*\]\s*$")   # a tqdm line
+BAR = re.compile(r"^.*\d+%\|.*\|\s*\d+\S*/\S+ \[.*\]\s*$")  # a tqdm line
 CELL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
 
 
@@ -224,13 +258,23 @@ def path_names(folder: Path) -> list[tuple[re.Pattern, str]]:
     "What absolute paths become in a report, longest first."
     package = Path(asr_nb.__file__).resolve().parent
     names = {
-        str(Path.home()): "~", tempfile.gettempdir(): "tmp", str(package.parent): "asr_nb", str(package): "asr_nb",
+        str(Path.home()): "~",
+        tempfile.gettempdir(): "tmp",
+        str(package.parent): "asr_nb",
+        str(package): "asr_nb",
         **{sysconfig.get_path(kind): "site-packages" for kind in ("purelib", "platlib")},
-        sysconfig.get_path("stdlib"): "python", sys.prefix: "python",
-        str(folder.parent.resolve()): "..", str(folder.resolve()): ".",
+        sysconfig.get_path("stdlib"): "python",
+        sys.prefix: "python",
+        str(folder.parent.resolve()): "..",
+        str(folder.resolve()): ".",
     }
-    ordered = sorted(((path, name) for path, name in names.items() if len(path) > 3), key=lambda item: -len(item[0]))
-    return [(re.compile(rf"(?<![\w/.~-]){re.escape(path)}(?![\w.-])"), name) for path, name in ordered]
+    ordered = sorted(
+        ((path, name) for path, name in names.items() if len(path) > 3),
+        key=lambda item: -len(item[0]),
+    )
+    return [
+        (re.compile(rf"(?<![\w/.~-]){re.escape(path)}(?![\w.-])"), name) for path, name in ordered
+    ]
 
 
 def tidy_text(text: str, paths: list[tuple[re.Pattern, str]]) -> str:
@@ -266,8 +310,10 @@ def _tidy_outputs(outputs: list, change: Callable[[str], str]) -> list:
             if key in output:
                 output[key] = _everywhere(output[key], change)
         if "data" in output:
-            output.data = {mime: value if mime.startswith("image/") else _everywhere(value, change)
-                           for mime, value in output.data.items()}
+            output.data = {
+                mime: value if mime.startswith("image/") else _everywhere(value, change)
+                for mime, value in output.data.items()
+            }
     return [output for output in kept if output.output_type != "stream" or output.text.strip()]
 
 
@@ -279,7 +325,7 @@ def _veiled_outputs(outputs: list) -> list:
             output.traceback = [output.evalue]
     return [output for output in outputs if output.output_type != "stream"]
 
-
+# %% ../../nbs/6_runs/notebook.ipynb #tidy-03b
 def tidy(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     "Make an executed notebook fit to be kept: see above. Changes it in place."
     private = is_private(folder.parent)
@@ -292,14 +338,21 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode
             outputs = _veiled_outputs(cell.outputs) if private else cell.outputs
             cell.outputs = _tidy_outputs(outputs, lambda text: tidy_text(text, paths))
     own = notebook.metadata.pop("papermill", {})
-    notebook.metadata = {k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info")}
-    notebook.metadata["asr_nb"] = {k: own[k] for k in ("parameters", "start_time", "duration") if k in own}
+    notebook.metadata = {
+        k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info")
+    }
+    notebook.metadata["asr_nb"] = {
+        k: own[k] for k in ("parameters", "start_time", "duration") if k in own
+    }
     return notebook
 
 # %% ../../nbs/6_runs/notebook.ipynb #close-02
 def never_ran(notebook: nbformat.NotebookNode) -> int:
     "How many code cells have no execution count."
-    return sum(c.cell_type == "code" and bool(c.source.strip()) and c.execution_count is None for c in notebook.cells)
+    return sum(
+        c.cell_type == "code" and bool(c.source.strip()) and c.execution_count is None
+        for c in notebook.cells
+    )
 
 
 def banner(reason: str) -> nbformat.NotebookNode:
@@ -318,14 +371,20 @@ def _executed(part: Path, source: Path) -> nbformat.NotebookNode:
     except (OSError, ValueError):
         return nbformat.read(source, as_version=4)
 
-
+# %% ../../nbs/6_runs/notebook.ipynb #close-02b
 def _verdict(code: int, said: str, cut: str, notebook: nbformat.NotebookNode, folder: Path) -> str:
     "Why the run is not finished; nothing if it is."
     if cut:
         return cut
     if code:
-        reasons = [line.removeprefix(PREFIX) for line in said.splitlines() if line.startswith(PREFIX)]
-        other = [] if is_private(folder.parent) else [line for line in said.splitlines() if line.strip()]
+        reasons = [
+            line.removeprefix(PREFIX) for line in said.splitlines() if line.startswith(PREFIX)
+        ]
+        other = (
+            []
+            if is_private(folder.parent)
+            else [line for line in said.splitlines() if line.strip()]
+        )
         last = (reasons or other or ["the process that executed it ended without a reason"])[-1]
         reason = last if code > 0 else f"the process that executed it was killed (signal {-code})"
         full = shutil.disk_usage(folder).free < 10_000_000 and "disk" not in reason
@@ -343,8 +402,9 @@ CHILD = "import sys; from asr_nb.runs.notebook import _child; sys.exit(_child(*s
 @dataclass(frozen=True)
 class Ending:
     "How a run ended."
-    status: str      # finished, failed or stopped
-    reason: str      # "" if it finished
+
+    status: str  # finished, failed or stopped
+    reason: str  # "" if it finished
     seconds: float
 
 
@@ -358,7 +418,9 @@ def _begin(source: Path, folder: Path, spec: Mapping[str, Any]) -> None:
     parameters = check_parameters(source, spec["parameters"])
     folder.mkdir(parents=True, exist_ok=True)
     record = read_result(folder)
-    if record and record.status == "finished":   # done again: what it made may have been changed since, so nothing of it is kept
+    if (
+        record and record.status == "finished"
+    ):  # done again: what it made may have been changed since, so nothing of it is kept
         for name in record.artifacts:
             (folder / name).unlink(missing_ok=True)
     for path in folder / RESULT, _part(folder, spec["stage"]), folder / PRIVATE / ERROR:
@@ -366,8 +428,10 @@ def _begin(source: Path, folder: Path, spec: Mapping[str, Any]) -> None:
     write_atomic(folder / SPEC, canonical_json({**spec, "parameters": parameters}) + "\n")
     (folder / RESERVE).write_bytes(bytes(1 << 20))
 
-
-def _close(source: Path, folder: Path, stage: str, began: float, code: int, said: str, cut: str) -> Ending:
+# %% ../../nbs/6_runs/notebook.ipynb #execute-02b
+def _close(
+    source: Path, folder: Path, stage: str, began: float, code: int, said: str, cut: str
+) -> Ending:
     "Write the report under its name and, if need be, the record; say how it ended."
     part, seconds = _part(folder, stage), time.time() - began
     (folder / RESERVE).unlink(missing_ok=True)
@@ -382,22 +446,32 @@ def _close(source: Path, folder: Path, stage: str, began: float, code: int, said
     os.replace(part, folder / f"{stage}.ipynb")
     return Ending(status, reason, seconds)
 
-
+# %% ../../nbs/6_runs/notebook.ipynb #execute-02c
 def execute(
-    source: str | Path,           # the run notebook
-    folder: str | Path,           # the run's folder: working folder, and where everything is written
-    spec: Mapping[str, Any],      # stage, experiment, run, parameters: what run.json says
-    device: str = "",             # a GPU's id; "" for the CPU
-    stop: Stop = Stop(),          # noqa: B008
+    source: str | Path,  # the run notebook
+    folder: str | Path,  # the run's folder: working folder, and where everything is written
+    spec: Mapping[str, Any],  # stage, experiment, run, parameters: what run.json says
+    device: str = "",  # a GPU's id; "" for the CPU
+    stop: Stop = Stop(),  # noqa: B008
 ) -> Ending:
     "Execute a run notebook into `folder/<stage>.ipynb`. Raises BadInput for parameters it doesn't take."
     source, folder, began = Path(source).resolve(), Path(folder).resolve(), time.time()
     _begin(source, folder, spec)
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(source), _part(folder, spec["stage"]).relative_to(folder).as_posix()],
-            cwd=folder, env=kernel_environment(device), start_new_session=True,
-            stdin=subprocess.PIPE, stdout=words, stderr=subprocess.STDOUT,
+            [
+                sys.executable,
+                "-c",
+                CHILD,
+                str(source),
+                _part(folder, spec["stage"]).relative_to(folder).as_posix(),
+            ],
+            cwd=folder,
+            env=kernel_environment(device),
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=words,
+            stderr=subprocess.STDOUT,
         )
         cut = _watch(child, stop)
         child.stdin.close()

@@ -19,8 +19,8 @@ from typing import Any
 import asr_nb
 from ..checks import BadInput, canonical_json, one_of, sha256
 from ..models.family import place_of
-from ..preprocessing.corpora import check_options
-from ..preprocessing.text import normaliser
+from ..preprocessing.sources.registry import check_options
+from ..preprocessing.text.normalisers import normaliser
 from .experiment import CorpusSpec, Experiment, ModelSpec, lab_folder
 from .notebook import check_parameters, declared_parameters
 from .privacy import EXPERIMENT, HIDDEN, PRIVATE, kept
@@ -30,24 +30,34 @@ from ..training.schedule import Finding, lint, refused, total_steps
 
 # %% ../../nbs/6_runs/plan.ipynb #run-02
 STAGES = ("prepare", "baseline", "headroom", "train", "evaluate", "audit", "card")
-TOLERANT = {"headroom": "baseline", "audit": "evaluate", "card": "train"}   # stage: one finished run of that stage is enough for it
+TOLERANT = {
+    "headroom": "baseline",
+    "audit": "evaluate",
+    "card": "train",
+}  # stage: one finished run of that stage is enough for it
 
 
 @dataclass(frozen=True)
 class Run:
     "One execution of one run notebook."
+
     stage: str
-    name: str                       # its folder: "train-micro-full-1a2b3c4d"
-    parameters: dict[str, Any]      # what the notebook is given
-    upstream: tuple[str, ...]       # names of the runs it reads
-    key: str                        # the eight hex digits
+    name: str  # its folder: "train-micro-full-1a2b3c4d"
+    parameters: dict[str, Any]  # what the notebook is given
+    upstream: tuple[str, ...]  # names of the runs it reads
+    key: str  # the eight hex digits
 
     def spec(self, experiment: str) -> dict[str, Any]:
         "What run.json says about it."
-        return {"experiment": experiment, "stage": self.stage, "run": self.name, "parameters": self.parameters,
-                "upstream": list(self.upstream)}
+        return {
+            "experiment": experiment,
+            "stage": self.stage,
+            "run": self.name,
+            "parameters": self.parameters,
+            "upstream": list(self.upstream),
+        }
 
-    def blocked_by(self, bad: Collection[str]) -> str:   # bad: names of runs that did not finish
+    def blocked_by(self, bad: Collection[str]) -> str:  # bad: names of runs that did not finish
         "The first of those runs that this one can't do without, or an empty string."
         gone = [name for name in self.upstream if name in bad]
         enough = f"{TOLERANT.get(self.stage)}-"
@@ -56,18 +66,24 @@ class Run:
         return next(iter(gone), "")
 
 # %% ../../nbs/6_runs/plan.ipynb #content-02
-SAMPLE = 1 << 16   # bytes of each audio file that are looked at
+SAMPLE = 1 << 16  # bytes of each audio file that are looked at
 
 
 def fingerprint(
     path: str | Path,
-    whole: bool,     # every byte of every file, or SAMPLE bytes and the size
+    whole: bool,  # every byte of every file, or SAMPLE bytes and the size
 ) -> str:
     "A hash of a file or folder that does not depend on where it lies. Raises BadInput if there is nothing."
     path = Path(path)
-    files = [path] if path.is_file() else sorted(
-        p for p in path.rglob("*")
-        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(
+            p
+            for p in path.rglob("*")
+            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
+        )
+    )
     if not files:
         raise BadInput("path", str(path), "a file, or a folder with files, is needed")
     rows = []
@@ -77,7 +93,7 @@ def fingerprint(
         rows.append((file.relative_to(path).as_posix(), file.stat().st_size, digest))
     return sha256(canonical_json(rows))
 
-
+# %% ../../nbs/6_runs/plan.ipynb #content-02b
 def _corpus_content(spec: CorpusSpec) -> dict[str, Any]:
     content = dataclasses.asdict(spec)
     if isinstance(path := spec.options.get("path"), str):
@@ -85,8 +101,12 @@ def _corpus_content(spec: CorpusSpec) -> dict[str, Any]:
             content["options"] = {**spec.options, "path": fingerprint(path, whole=False)}
         except (BadInput, OSError):
             place = "(not shown)" if spec.privacy == "private" else path
-            raise BadInput(f"{spec.name}.options.path", place, "a file, or a folder with files, is needed; a relative path "
-                           "starts from where the YAML file lies") from None
+            raise BadInput(
+                f"{spec.name}.options.path",
+                place,
+                "a file, or a folder with files, is needed; a relative path "
+                "starts from where the YAML file lies",
+            ) from None
     return content
 
 
@@ -100,7 +120,11 @@ def _model_content(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _recipe_content(recipe: Recipe) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(recipe).items() if key not in ("note", "allow")}
+    return {
+        key: value
+        for key, value in dataclasses.asdict(recipe).items()
+        if key not in ("note", "allow")
+    }
 
 
 def notebook_code(source: str | Path) -> list[str]:
@@ -109,7 +133,11 @@ def notebook_code(source: str | Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 # %% ../../nbs/6_runs/plan.ipynb #plan-02
-IDLE = {"workers", "engine", "keep_states"}   # parameters that change how long a run takes and nothing else
+IDLE = {
+    "workers",
+    "engine",
+    "keep_states",
+}  # parameters that change how long a run takes and nothing else
 
 
 class _Planner:
@@ -118,10 +146,21 @@ class _Planner:
     def __init__(self, experiment: Experiment, lab: Path, overrides: Mapping[str, Any]):
         self.experiment, self.lab, self.overrides, self.runs = experiment, lab, overrides, []
 
-    def add(self, stage: str, subject: Sequence[str], matters: Any, upstream: Sequence[Run], **parameters: Any) -> Run:
+    def add(
+        self,
+        stage: str,
+        subject: Sequence[str],
+        matters: Any,
+        upstream: Sequence[Run],
+        **parameters: Any,
+    ) -> Run:
         "Append one run; `subject` goes into its name, `matters` into its key."
         source = self.lab / f"{stage}.ipynb"
-        own = {name: value for name, value in self.overrides.items() if name in declared_parameters(source)}
+        own = {
+            name: value
+            for name, value in self.overrides.items()
+            if name in declared_parameters(source)
+        }
         where = f"../{PRIVATE}/{EXPERIMENT}" if self.experiment.private else f"../{EXPERIMENT}"
         given = check_parameters(source, {"experiment": where, **parameters, **own})
         names = tuple(run.name for run in upstream)
@@ -135,21 +174,40 @@ class _Planner:
 def _path(run: Run) -> str:
     return f"../{run.name}"
 
-
+# %% ../../nbs/6_runs/plan.ipynb #plan-02b
 def _fixed_by_plan(experiment: Experiment, overrides: Iterable[str], lab: Path) -> None:
     "Raise BadInput for overrides that the plan itself sets or that no run notebook takes."
-    fixed = {"experiment", "model", "recipe", "prepared", "trained", "baseline", "baselines", "evaluated"}
-    free = {name for stage in STAGES for name in declared_parameters(lab / f"{stage}.ipynb")} - fixed
+    fixed = {
+        "experiment",
+        "model",
+        "recipe",
+        "prepared",
+        "trained",
+        "baseline",
+        "baselines",
+        "evaluated",
+    }
+    free = {
+        name for stage in STAGES for name in declared_parameters(lab / f"{stage}.ipynb")
+    } - fixed
     for name in overrides:
         if name in fixed:
-            raise BadInput("parameter", name, "it is set by the plan; use --model, --recipe or the experiment's file")
+            raise BadInput(
+                "parameter",
+                name,
+                "it is set by the plan; use --model, --recipe or the experiment's file",
+            )
         one_of("parameter", name, free)
 
 
 def _check_sets(experiment: Experiment, overrides: Mapping[str, Any]) -> None:
     "Raise BadInput for options that a source does not take, or an engine that a private set must not meet."
     if experiment.private and overrides.get("engine", "local") != "local":
-        raise BadInput("engine", overrides["engine"], f"local: {HIDDEN}, and other engines write logs and copies of their own")
+        raise BadInput(
+            "engine",
+            overrides["engine"],
+            f"local: {HIDDEN}, and other engines write logs and copies of their own",
+        )
     for spec in experiment.sets:
         try:
             check_options(spec.source, spec.language, spec.options)
@@ -161,43 +219,93 @@ def _check_sets(experiment: Experiment, overrides: Mapping[str, Any]) -> None:
 def recipes_of(experiment: Experiment, runs: Sequence[Run]) -> dict[tuple[str, str], Recipe]:
     "The recipe of each training run by model and recipe name, with what was set for this run."
     given = [run.parameters for run in runs if run.stage == "train"]
-    return {(p["model"], p["recipe"]): with_overrides(experiment.recipe(p["recipe"]), p.get("steps", 0), p.get("seed", -1))
-            for p in given}
+    return {
+        (p["model"], p["recipe"]): with_overrides(
+            experiment.recipe(p["recipe"]), p.get("steps", 0), p.get("seed", -1)
+        )
+        for p in given
+    }
 
-
+# %% ../../nbs/6_runs/plan.ipynb #plan-03b
 def plan_runs(
     experiment: Experiment,
-    overrides: Mapping[str, Any] = {},   # parameters for every notebook that takes them
-    lab: Path | None = None,             # the folder of the run notebooks; the package's own
+    overrides: Mapping[str, Any] = {},  # parameters for every notebook that takes them
+    lab: Path | None = None,  # the folder of the run notebooks; the package's own
 ) -> list[Run]:
     "The runs of an experiment in the order of execution. Raises BadInput."
     lab = lab or lab_folder()
     _fixed_by_plan(experiment, overrides, lab)
     _check_sets(experiment, overrides)
-    plan, scorer = _Planner(experiment, lab, overrides), normaliser(experiment.normaliser).fingerprint
+    plan, scorer = (
+        _Planner(experiment, lab, overrides),
+        normaliser(experiment.normaliser).fingerprint,
+    )
     sets = [_corpus_content(spec) for spec in experiment.sets]
     models = {m.name: _model_content(m) for m in experiment.models + experiment.witnesses}
     prepare = plan.add("prepare", (), [sets, models], [])
-    baselines = {m.name: plan.add("baseline", (m.name,), scorer, [prepare],
-                                  model=m.name, prepared=_path(prepare)) for m in experiment.models}
+    baselines = {
+        m.name: plan.add(
+            "baseline", (m.name,), scorer, [prepare], model=m.name, prepared=_path(prepare)
+        )
+        for m in experiment.models
+    }
     if len(baselines) > 1 or experiment.probe_steps:
         probed = [_recipe_content(r) for r in experiment.recipes] if experiment.probe_steps else []
         told = [scorer, experiment.target, experiment.probe_steps, probed]
-        plan.add("headroom", (), told, [prepare, *baselines.values()], prepared=_path(prepare),
-                 baselines=",".join(map(_path, baselines.values())))
-    trained = [(m, r, plan.add("train", (m.name, r.name), [_recipe_content(r), scorer], [prepare],
-                               model=m.name, recipe=r.name, prepared=_path(prepare)))
-               for m in experiment.models for r in experiment.recipes]
-    evaluated = [plan.add("evaluate", (m.name, r.name), scorer, [prepare, baselines[m.name], run],
-                          model=m.name, recipe=r.name, prepared=_path(prepare), trained=_path(run),
-                          baseline=_path(baselines[m.name])) for m, r, run in trained]
+        plan.add(
+            "headroom",
+            (),
+            told,
+            [prepare, *baselines.values()],
+            prepared=_path(prepare),
+            baselines=",".join(map(_path, baselines.values())),
+        )
+    trained = [
+        (
+            m,
+            r,
+            plan.add(
+                "train",
+                (m.name, r.name),
+                [_recipe_content(r), scorer],
+                [prepare],
+                model=m.name,
+                recipe=r.name,
+                prepared=_path(prepare),
+            ),
+        )
+        for m in experiment.models
+        for r in experiment.recipes
+    ]
+    evaluated = [
+        plan.add(
+            "evaluate",
+            (m.name, r.name),
+            scorer,
+            [prepare, baselines[m.name], run],
+            model=m.name,
+            recipe=r.name,
+            prepared=_path(prepare),
+            trained=_path(run),
+            baseline=_path(baselines[m.name]),
+        )
+        for m, r, run in trained
+    ]
     heard = [*baselines.values(), *evaluated]
-    plan.add("audit", (), [scorer, [w.name for w in experiment.witnesses]], [prepare, *heard],
-             prepared=_path(prepare), evaluated=",".join(map(_path, heard)))
+    plan.add(
+        "audit",
+        (),
+        [scorer, [w.name for w in experiment.witnesses]],
+        [prepare, *heard],
+        prepared=_path(prepare),
+        evaluated=",".join(map(_path, heard)),
+    )
     if trained:
         told = [experiment.name, experiment.question, experiment.notes]
-        plan.add("card", (), told, list(plan.runs), trained=",".join(_path(run) for _, _, run in trained))
-    recipes_of(experiment, plan.runs)   # refuses what was set for them
+        plan.add(
+            "card", (), told, list(plan.runs), trained=",".join(_path(run) for _, _, run in trained)
+        )
+    recipes_of(experiment, plan.runs)  # refuses what was set for them
     return plan.runs
 
 # %% ../../nbs/6_runs/plan.ipynb #select-02
@@ -205,13 +313,17 @@ def select(runs: Sequence[Run], stage: str = "", model: str = "", recipe: str = 
     "The runs of that stage, model and recipe (empty: any), and those they build on. Raises BadInput."
     wanted = list(runs)
     for field, value in ("stage", stage), ("model", model), ("recipe", recipe):
+
         def of(run: Run, field: str = field) -> str:
             return run.stage if field == "stage" else run.parameters.get(field, "")
+
         if value:
             one_of(field, value, {of(run) for run in runs} - {""})
             wanted = [run for run in wanted if of(run) == value]
     if not wanted:
-        raise BadInput("selection", " ".join(filter(None, (stage, model, recipe))), "no run has all of these")
+        raise BadInput(
+            "selection", " ".join(filter(None, (stage, model, recipe))), "no run has all of these"
+        )
     keep = {run.name for run in wanted}
     for run in reversed(runs):
         keep |= set(run.upstream) if run.name in keep else set()
@@ -229,7 +341,7 @@ def left_to_do(runs: Sequence[Run], root: str | Path) -> set[str]:
     return needed
 
 # %% ../../nbs/6_runs/plan.ipynb #disk-02
-CHECKPOINT_BYTES = 3 * (4 + 8) + 4   # a parameter, for training in float32
+CHECKPOINT_BYTES = 3 * (4 + 8) + 4  # a parameter, for training in float32
 FLOOR_BYTES = 500_000_000
 
 
@@ -242,7 +354,13 @@ def disk_bytes(run: Run, experiment: Experiment) -> int | None:
 
 def amount(size: int | None) -> str:
     "Bytes for a reader."
-    return "not estimated yet" if size is None else f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+    return (
+        "not estimated yet"
+        if size is None
+        else f"{size / 1e9:.1f} GB"
+        if size >= 1e8
+        else f"{size / 1e6:.0f} MB"
+    )
 
 
 def enough_disk(run: Run, experiment: Experiment, folder: str | Path) -> None:
@@ -253,24 +371,30 @@ def enough_disk(run: Run, experiment: Experiment, folder: str | Path) -> None:
         raise BadInput("disk", f"{amount(free)} free", f"{run.name} needs {amount(needed)}")
 
 # %% ../../nbs/6_runs/plan.ipynb #schedule-02
-def training_utterances(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> int | None:
+def training_utterances(
+    experiment: Experiment, runs: Sequence[Run], root: str | Path
+) -> int | None:
     "How many utterances will be trained on, if that is known: prepared already, or asked of a generator."
     manifest = kept(Path(root) / runs[0].name, "store") / experiment.corpus.name / "manifest.jsonl"
     if manifest.is_file():
-        lines = manifest.read_text(encoding="utf-8").split("\n")   # splitlines() cuts at U+2028 too
+        lines = manifest.read_text(encoding="utf-8").split("\n")  # splitlines() cuts at U+2028 too
         return sum(json.loads(line)["split"] == "train" for line in lines if line)
     count = experiment.corpus.options.get("train")
     return count if isinstance(count, int) else None
 
 
 def schedule_findings(
-    experiment: Experiment, runs: Sequence[Run], utterances: int | None,
+    experiment: Experiment,
+    runs: Sequence[Run],
+    utterances: int | None,
 ) -> dict[tuple[str, str], list[Finding]]:
     "Findings for each training run by model and recipe name; empty if the number of utterances is not known yet."
     if utterances is None:
         return {}
-    return {(model, name): lint(recipe, utterances, experiment.model(model).parameters)
-            for (model, name), recipe in recipes_of(experiment, runs).items()}
+    return {
+        (model, name): lint(recipe, utterances, experiment.model(model).parameters)
+        for (model, name), recipe in recipes_of(experiment, runs).items()
+    }
 
 
 def refuse_schedules(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> None:
@@ -278,12 +402,18 @@ def refuse_schedules(experiment: Experiment, runs: Sequence[Run], root: str | Pa
     found = schedule_findings(experiment, runs, training_utterances(experiment, runs, root))
     for (_, name), findings in found.items():
         for error in refused(experiment.recipe(name), findings):
-            raise BadInput(f"recipe {name}", error.code, f"{error.text}; allow: [{error.code}] if it is meant")
+            raise BadInput(
+                f"recipe {name}", error.code, f"{error.text}; allow: [{error.code}] if it is meant"
+            )
 
 # %% ../../nbs/6_runs/plan.ipynb #text-02
-def _schedule_lines(experiment: Experiment, runs: Sequence[Run], utterances: int | None) -> list[str]:
+def _schedule_lines(
+    experiment: Experiment, runs: Sequence[Run], utterances: int | None
+) -> list[str]:
     if utterances is None:
-        return ["  not checked yet: how many utterances there are to train on is known after `prepare`"]
+        return [
+            "  not checked yet: how many utterances there are to train on is known after `prepare`"
+        ]
     lines, recipes = [], recipes_of(experiment, runs)
     for (model, name), found in schedule_findings(experiment, runs, utterances).items():
         recipe = recipes[model, name]
@@ -295,16 +425,27 @@ def _schedule_lines(experiment: Experiment, runs: Sequence[Run], utterances: int
             lines.append(f"    {level}: {finding.text} ({finding.code})")
     return lines
 
-
+# %% ../../nbs/6_runs/plan.ipynb #text-02b
 def plan_text(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> str:
     "The plan as text: runs and what is left of them, disk, schedules, and what is not estimated."
     todo, wide = left_to_do(runs, root), max(len(run.name) for run in runs)
     folder = next(p for p in (Path(root), *Path(root).resolve().parents) if p.exists())
-    lines = [f"{experiment.name}: {experiment.question.strip()}", *filter(None, [experiment.notes.strip()]), "", f"runs ({len(todo)} of {len(runs)} to do)"]
+    lines = [
+        f"{experiment.name}: {experiment.question.strip()}",
+        *filter(None, [experiment.notes.strip()]),
+        "",
+        f"runs ({len(todo)} of {len(runs)} to do)",
+    ]
     for run in runs:
         state = "to do" if run.name in todo else "finished"
         disk = amount(disk_bytes(run, experiment)) if run.name in todo else ""
         lines.append(f"  {run.name:{wide}}  {state:8}  {disk and 'disk: ' + disk}".rstrip())
-    lines += ["", "schedules", *_schedule_lines(experiment, runs, training_utterances(experiment, runs, root))]
+    lines += [
+        "",
+        "schedules",
+        *_schedule_lines(experiment, runs, training_utterances(experiment, runs, root)),
+    ]
     free = amount(shutil.disk_usage(folder).free)
-    return "\n".join([*lines, "", f"free disk: {free}", "memory: not estimated yet", "hours: not estimated yet"])
+    return "\n".join(
+        [*lines, "", f"free disk: {free}", "memory: not estimated yet", "hours: not estimated yet"]
+    )

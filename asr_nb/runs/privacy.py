@@ -18,10 +18,10 @@ from pathlib import Path
 import yaml
 
 from ..checks import BadInput, write_atomic
-from ..preprocessing.utterances import REASONS
+from ..preprocessing.corpus.utterances import REASONS
 
 # %% ../../nbs/6_runs/privacy.ipynb #folder-02
-PRIVATE = "private"   # the folder, in a run and in its experiment
+PRIVATE = "private"  # the folder, in a run and in its experiment
 NOTE = f"the corpus is private: texts, names and sound are in {PRIVATE}/ alone, and ids are salted"
 
 
@@ -44,7 +44,7 @@ def kept(run: str | Path, name: str) -> Path:
 EXPERIMENT = "experiment.yaml"
 
 
-def is_private(root: str | Path) -> bool:   # root: the experiment's folder
+def is_private(root: str | Path) -> bool:  # root: the experiment's folder
     "Whether the runs in `root` belong to an experiment with a private set."
     try:
         plain = yaml.safe_load((Path(root) / EXPERIMENT).read_text(encoding="utf-8"))
@@ -62,6 +62,7 @@ SALT_BYTES = 32
 @dataclass(frozen=True)
 class Veil:
     "What a report may show: everything without a salt, counts and salted ids with one."
+
     salt: bytes = field(default=b"", repr=False)
 
     def __bool__(self) -> bool:
@@ -79,7 +80,7 @@ class Veil:
 OPEN = Veil()
 
 
-def veil_of(root: str | Path) -> Veil:   # root: the experiment's folder
+def veil_of(root: str | Path) -> Veil:  # root: the experiment's folder
     "The veil over an experiment's reports; its salt is drawn at the first call. Raises BadInput for one cut short."
     if not is_private(root):
         return OPEN
@@ -89,7 +90,11 @@ def veil_of(root: str | Path) -> Veil:   # root: the experiment's folder
             file.write(secrets.token_bytes(SALT_BYTES))
     salt = path.read_bytes()
     if len(salt) != SALT_BYTES:
-        raise BadInput(f"{PRIVATE}/{path.name}", f"{len(salt)} bytes", f"{SALT_BYTES} are needed; delete it to draw a new one")
+        raise BadInput(
+            f"{PRIVATE}/{path.name}",
+            f"{len(salt)} bytes",
+            f"{SALT_BYTES} are needed; delete it to draw a new one",
+        )
     return Veil(salt)
 
 # %% ../../nbs/6_runs/privacy.ipynb #error-02
@@ -97,7 +102,7 @@ HIDDEN = "the corpus is private"
 _NUMBERED = re.compile(r"\[Errno (\d+)\]")
 
 
-def sanitised(kind: str, text: str) -> str:   # an exception's type and text
+def sanitised(kind: str, text: str) -> str:  # an exception's type and text
     "An error without a word of the corpus: its type, and its code if it has one."
     numbered, code = _NUMBERED.match(text), text.partition(":")[0]
     code = os.strerror(int(numbered[1])) if numbered else code if code in REASONS else ""

@@ -32,22 +32,31 @@ SCHEMA = 1
 STATUSES = ("finished", "failed", "stopped")
 METRIC_KEYS = ("value", "low", "high", "n", "unit")
 
-
+# %% ../../nbs/6_runs/record.ipynb #record-02b
 @dataclass(frozen=True)
 class Record:
     "What one run was given and what came of it: the content of result.json."
-    status: str                      # one of STATUSES
-    stage: str                       # "train"
-    experiment: str                  # its name
-    run: str                         # the run folder's name
+
+    status: str  # one of STATUSES
+    stage: str  # "train"
+    experiment: str  # its name
+    run: str  # the run folder's name
     parameters: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Any] = field(default_factory=dict)       # with hashes and pinned revisions
-    environment: dict[str, Any] = field(default_factory=dict)  # versions, GPU, commit; never host or paths
-    metrics: dict[str, Any] = field(default_factory=dict)      # "<set>.<metric>": value, low, high, n, unit
-    artifacts: dict[str, str] = field(default_factory=dict)    # path relative to the run folder: sha256
-    timings: dict[str, float] = field(default_factory=dict)    # seconds; "ended" since 1970; "<set>.real_time_factor" a ratio
+    inputs: dict[str, Any] = field(default_factory=dict)  # with hashes and pinned revisions
+    environment: dict[str, Any] = field(
+        default_factory=dict
+    )  # versions, GPU, commit; never host or paths
+    metrics: dict[str, Any] = field(
+        default_factory=dict
+    )  # "<set>.<metric>": value, low, high, n, unit
+    artifacts: dict[str, str] = field(
+        default_factory=dict
+    )  # path relative to the run folder: sha256
+    timings: dict[str, float] = field(
+        default_factory=dict
+    )  # seconds; "ended" since 1970; "<set>.real_time_factor" a ratio
     warnings: tuple[str, ...] = ()
-    verdict: str = ""                # one sentence: what was found, or why there is nothing
+    verdict: str = ""  # one sentence: what was found, or why there is nothing
     schema: int = SCHEMA
 
     def __post_init__(self):
@@ -63,7 +72,9 @@ class Record:
     def to_json(self) -> str:
         "Strict JSON with sorted keys, one key a line. Raises ValueError for NaN and infinity."
         plain = dataclasses.asdict(self)
-        return json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return (
+            json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
 
 # %% ../../nbs/6_runs/record.ipynb #read-02
 RESULT = "result.json"
@@ -77,16 +88,23 @@ def read_result(folder: str | Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise BadInput("result.json", f"{path.parent.name}/{RESULT}", f"strict JSON is needed ({error})") from None
+        raise BadInput(
+            "result.json", f"{path.parent.name}/{RESULT}", f"strict JSON is needed ({error})"
+        ) from None
     return from_mapping(Record, data, f"{path.parent.name}/{RESULT}")
 
 
-HEAVY = ("store", "model", "checkpoints", PRIVATE)   # folders that are large or private, made again from the record, and not committed
+HEAVY = (
+    "store",
+    "model",
+    "checkpoints",
+    PRIVATE,
+)  # folders that are large or private, made again from the record, and not committed
 
-
+# %% ../../nbs/6_runs/record.ipynb #read-02b
 def is_finished(
     folder: str | Path,
-    heavy: bool = True,   # whether files in HEAVY must be there; if they are, they must be unchanged
+    heavy: bool = True,  # whether files in HEAVY must be there; if they are, they must be unchanged
 ) -> bool:
     "Whether the run in `folder` finished and what it made is still there, unchanged."
     folder = Path(folder)
@@ -98,12 +116,25 @@ def is_finished(
         return False
     there = {name for name in record.artifacts if (folder / name).is_file()}
     missing = record.artifacts.keys() - there
-    if heavy and missing or any(name.split("/")[0] not in HEAVY for name in missing):   # before reading gigabytes
+    if (
+        heavy and missing or any(name.split("/")[0] not in HEAVY for name in missing)
+    ):  # before reading gigabytes
         return False
     return all(sha256(folder / name) == record.artifacts[name] for name in there)
 
 # %% ../../nbs/6_runs/record.ipynb #environment-02
-PACKAGES = ("asr_nb", "torch", "transformers", "peft", "datasets", "huggingface_hub", "numpy", "rapidfuzz", "jiwer", "soundfile")
+PACKAGES = (
+    "asr_nb",
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "huggingface_hub",
+    "numpy",
+    "rapidfuzz",
+    "jiwer",
+    "soundfile",
+)
 
 
 def _version(package: str) -> str | None:
@@ -120,13 +151,16 @@ def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(asr_nb.__file__).resolve().parent), *arguments],
-            capture_output=True, text=True, timeout=10, check=False,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
-
+# %% ../../nbs/6_runs/record.ipynb #environment-02b
 def _commit() -> str | None:
     "The commit the package comes from, with '+' after it if tracked files differ from it."
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
@@ -143,8 +177,12 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {p: v for p in PACKAGES if (v := _version(p))},
-        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        "threads": torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
+        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if cuda
+        else [],
+        "threads": torch.get_num_threads()
+        if torch
+        else int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
         "commit": _commit(),
     }
 
@@ -153,22 +191,32 @@ METRIC_NAME = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+")
 
 
 def metric_entry(
-    name: str,           # "<set>.<metric>"
-    value: Any,          # a number, None, or an Interval
+    name: str,  # "<set>.<metric>"
+    value: Any,  # a number, None, or an Interval
     n: int | None = None,
-    unit: str = "",      # "fraction", "words/min" ...
+    unit: str = "",  # "fraction", "words/min" ...
 ) -> dict[str, Any]:
     "A metric as the record keeps it. Raises BadInput for a NaN or a name of another form."
     if not METRIC_NAME.fullmatch(name):
         raise BadInput("metric", name, 'a name of the form "<set>.<metric>" is needed')
-    parts = {key: getattr(value, key, None) for key in METRIC_KEYS} if hasattr(value, "low") else {"value": value}
-    entry = {**dict.fromkeys(METRIC_KEYS), "unit": unit, **{k: v for k, v in parts.items() if v not in (None, "")}}
-    entry = {k: v.item() if hasattr(v, "item") else v for k, v in entry.items()}   # numpy's numbers
+    parts = (
+        {key: getattr(value, key, None) for key in METRIC_KEYS}
+        if hasattr(value, "low")
+        else {"value": value}
+    )
+    entry = {
+        **dict.fromkeys(METRIC_KEYS),
+        "unit": unit,
+        **{k: v for k, v in parts.items() if v not in (None, "")},
+    }
+    entry = {k: v.item() if hasattr(v, "item") else v for k, v in entry.items()}  # numpy's numbers
     if n is not None:
         entry["n"] = n
     for key in "value", "low", "high":
         if entry[key] is not None and not math.isfinite(entry[key]):
-            raise BadInput(f"metric {name}", entry[key], "a finite number, or None if there is none")
+            raise BadInput(
+                f"metric {name}", entry[key], "a finite number, or None if there is none"
+            )
     return entry
 
 # %% ../../nbs/6_runs/record.ipynb #emit-02
@@ -187,7 +235,9 @@ def markdown(record: Record) -> str:
         lines += ["| metric | value | 95 % interval | n | unit |", "|---|---|---|---|---|"]
     for name, m in record.metrics.items():
         interval = "–" if m["low"] is None else f"[{_number(m['low'])}, {_number(m['high'])}]"
-        lines.append(f"| {name} | {_number(m['value'])} | {interval} | {_number(m['n'])} | {m['unit']} |")
+        lines.append(
+            f"| {name} | {_number(m['value'])} | {interval} | {_number(m['n'])} | {m['unit']} |"
+        )
     return "\n".join(lines)
 
 
@@ -202,6 +252,7 @@ def emit(record: Record, folder: str | Path = ".") -> None:
     write_atomic(Path(folder) / RESULT, record.to_json())
     from IPython import get_ipython
     from IPython.display import display
+
     if get_ipython():
         display(bundle(record), raw=True)
 
@@ -210,7 +261,7 @@ SPEC = "run.json"
 PROGRESS = "progress.jsonl"
 
 
-def timings(began: float) -> dict[str, float]:   # began: time.time()
+def timings(began: float) -> dict[str, float]:  # began: time.time()
     "How long a run took, and when it ended."
     now = time.time()
     return {"total": round(now - began, 1), "ended": round(now, 1)}
@@ -224,7 +275,7 @@ def _ended_well(folder: Path) -> bool:
         return False
     return record is not None and record.status == "finished"
 
-
+# %% ../../nbs/6_runs/record.ipynb #run-02b
 class RunInProgress:
     "The run whose notebook executes in this folder; `start` makes it. What it builds on and is not there, it says."
 
@@ -233,23 +284,35 @@ class RunInProgress:
         spec = folder / SPEC
         self.spec = json.loads(spec.read_text(encoding="utf-8")) if spec.is_file() else {}
         self.metrics, self.inputs, self.artifacts, self.warnings, self.times = {}, {}, {}, [], {}
-        self.veil = veil_of(folder.parent)   # what may be shown; every report asks it
+        self.veil = veil_of(folder.parent)  # what may be shown; every report asks it
         if self.veil:
             self.input("privacy", NOTE)
-        self.missing = [name for name in self.spec.get("upstream", []) if not _ended_well(folder.parent / name)]
+        self.missing = [
+            name for name in self.spec.get("upstream", []) if not _ended_well(folder.parent / name)
+        ]
         if self.missing:
             self.input("missing", self.missing)
             self.warn(f"made without runs that did not finish: {', '.join(self.missing)}")
 
     def progress(
-        self, step: int | None = None, steps: int | None = None, loss: float | None = None, message: str = "",
-        **more: Any,     # whatever else a trainer reports; not kept
+        self,
+        step: int | None = None,
+        steps: int | None = None,
+        loss: float | None = None,
+        message: str = "",
+        **more: Any,  # whatever else a trainer reports; not kept
     ) -> None:
         "Append one line to progress.jsonl."
         finite = loss is not None and math.isfinite(loss)
         step, steps = (None if count is None else int(count) for count in (step, steps))
-        row = {"stage": self.stage, "step": step, "steps": steps, "loss": float(loss) if finite else None,
-               "message": message, "time": round(time.time(), 3)}
+        row = {
+            "stage": self.stage,
+            "step": step,
+            "steps": steps,
+            "loss": float(loss) if finite else None,
+            "message": message,
+            "time": round(time.time(), 3),
+        }
         with open(self.folder / PROGRESS, "a", encoding="utf-8") as file:
             file.write(canonical_json(row) + "\n")
 
@@ -263,7 +326,9 @@ class RunInProgress:
 
     def input(self, name: str, value: Any) -> None:
         "Keep what the run was given; a path is kept as its file's name and hash."
-        self.inputs[name] = {"file": value.name, "sha256": sha256(value)} if isinstance(value, Path) else value
+        self.inputs[name] = (
+            {"file": value.name, "sha256": sha256(value)} if isinstance(value, Path) else value
+        )
 
     def place(self, name: str) -> Path:
         "Where the run puts what holds texts, names or sound: its folder, or the private one in it."
@@ -271,10 +336,14 @@ class RunInProgress:
 
     def artifact(self, path: str | Path) -> None:
         "Keep the hash of a file the run made, there or in the private folder, or of every file in a folder."
-        whole = self.folder / path if (self.folder / path).exists() else kept(self.folder, str(path))
+        whole = (
+            self.folder / path if (self.folder / path).exists() else kept(self.folder, str(path))
+        )
         files = [whole] if whole.is_file() else sorted(p for p in whole.rglob("*") if p.is_file())
         if not files:
-            raise BadInput("artifact", str(path), "a file, or a folder with files, in the run's folder")
+            raise BadInput(
+                "artifact", str(path), "a file, or a folder with files, in the run's folder"
+            )
         self.artifacts |= {p.relative_to(self.folder).as_posix(): sha256(p) for p in files}
 
     def warn(self, text: str) -> None:
@@ -283,26 +352,46 @@ class RunInProgress:
 
     def finish(self, verdict: str) -> None:
         "Write result.json as finished and show it. Nothing else makes a run finished."
-        emit(Record(
-            "finished", self.stage, self.spec.get("experiment", self.folder.parent.name),
-            self.spec.get("run", self.folder.name), self.spec.get("parameters", {}), self.inputs, environment(),
-            self.metrics, self.artifacts, self.times | timings(self.began), tuple(self.warnings), verdict,
-        ), self.folder)
+        emit(
+            Record(
+                "finished",
+                self.stage,
+                self.spec.get("experiment", self.folder.parent.name),
+                self.spec.get("run", self.folder.name),
+                self.spec.get("parameters", {}),
+                self.inputs,
+                environment(),
+                self.metrics,
+                self.artifacts,
+                self.times | timings(self.began),
+                tuple(self.warnings),
+                verdict,
+            ),
+            self.folder,
+        )
 
-
+# %% ../../nbs/6_runs/record.ipynb #run-02c
 def start(stage: str) -> RunInProgress:
     "The run whose folder is the working folder."
     return RunInProgress(stage, Path.cwd())
 
 # %% ../../nbs/6_runs/record.ipynb #failed-02
-def write_failure(folder: str | Path, status: str, reason: str, began: float) -> Record:   # began: time.time()
+def write_failure(
+    folder: str | Path, status: str, reason: str, began: float
+) -> Record:  # began: time.time()
     "Write result.json for a run that ended without one; its `run.json` says which run it was."
     folder = Path(folder)
     spec: Mapping[str, Any] = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     record = Record(
-        status, spec["stage"], spec["experiment"], spec["run"], spec["parameters"],
+        status,
+        spec["stage"],
+        spec["experiment"],
+        spec["run"],
+        spec["parameters"],
         {"privacy": NOTE} if is_private(folder.parent) else {},
-        environment=environment(), timings=timings(began), verdict=reason,
+        environment=environment(),
+        timings=timings(began),
+        verdict=reason,
     )
     write_atomic(folder / RESULT, record.to_json())
     return record

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,47 +15,61 @@ from ..checks import BadInput, canonical_json, write_atomic
 from ..evaluation.decoding import Prediction, decode_set, read_predictions
 from ..evaluation.scoring import score, scorer_fingerprint
 from ..evaluation.significance import Interval, block_warning, blocks_of
-from ..evaluation.summary import by_language, change, headline, scored, silence_change, summarise, verdict
-from ..models.family import Decoding, Family, engine, load, load_trained, merge, on_hub
+from asr_nb.evaluation.summary import (
+    by_language,
+    change,
+    headline,
+    scored,
+    silence_change,
+    summarise,
+    verdict,
+)
+from ..models.adapters import merge
+from ..models.family import Decoding, Family, engine, load, load_trained, on_hub
 from ..models.states import EncoderStates, sharing
-from ..preprocessing.text import Normaliser
-from ..preprocessing.utterances import Ledger
+from ..preprocessing.sources.hub import resolve_revision
+from ..preprocessing.text.normalisers import Normaliser
+from ..preprocessing.corpus.utterances import Ledger
 from .experiment import Experiment, ModelSpec, unmeasured
 from .gate import HEADROOM, warning
 from .privacy import PRIVATE, is_private, kept
-from .prepared import PreparedSet, open_set
+from ..preprocessing.store.prepared import PreparedSet, open_set
 from .record import Record, RunInProgress, read_result
-from .reports import shown
+from ..reports.tables import shown
 from ..training.schedule import plateau, warmup_steps
 
-if TYPE_CHECKING:   # it brings torch along, which most stages can do without
+if TYPE_CHECKING:  # it brings torch along, which most stages can do without
     from asr_nb.training.trainer import Trained
 
 # %% auto #0
-__all__ = ['Found', 'Rates', 'load_model', 'stores', 'keep_ledger', 'corpus_of', 'decode_one', 'states_folder', 'decode_all',
-           'summarise_all', 'keep_named', 'count_pieces', 'predictions_of', 'by_set', 'comparable', 'same_method',
-           'differences', 'elsewhere', 'wer_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict',
-           'evaluation_verdict']
+__all__ = ['Found', 'Rates', 'load_model', 'stores', 'keep_ledger', 'corpus_of', 'pinned', 'decode_one', 'states_folder',
+           'decode_all', 'summarise_all', 'keep_named', 'count_pieces', 'predictions_of', 'by_set', 'comparable',
+           'same_method', 'differences', 'elsewhere', 'wer_scorer', 'progress_of', 'diagnose', 'record_training',
+           'baseline_verdict', 'evaluation_verdict']
 
 # %% ../../nbs/6_runs/stages.ipynb #load-02
 def load_model(
     spec: ModelSpec,
-    prepared: str | Path,        # the folder of the run that prepared the corpus
-    trained: str | Path = "",    # the folder of a run that trained it; "" = untouched
+    prepared: str | Path,  # the folder of the run that prepared the corpus
+    trained: str | Path = "",  # the folder of a run that trained it; "" = untouched
 ) -> Family:
     "The model of an experiment, untouched or as a training run left it, adapters merged."
     record = read_result(prepared)
     if record is None:
-        raise BadInput("prepared", Path(prepared).name, "a finished run of the stage `prepare` is needed")
+        raise BadInput(
+            "prepared", Path(prepared).name, "a finished run of the stage `prepare` is needed"
+        )
     revision = record.inputs.get(f"model.{spec.name}.revision") or spec.revision or None
     if not trained:
         return load(spec.source, family=spec.family, revision=revision)
-    family = load_trained(spec.source, Path(trained) / "model", family=spec.family, revision=revision)
+    family = load_trained(
+        spec.source, Path(trained) / "model", family=spec.family, revision=revision
+    )
     merge(family)
     return family
 
 
-def stores(folder: str | Path) -> list[Path]:   # folder: the experiment's
+def stores(folder: str | Path) -> list[Path]:  # folder: the experiment's
     "The prepared sets of all its runs, public or private."
     places = "prepare-*/store/*", f"prepare-*/{PRIVATE}/store/*"
     return sorted(found for place in places for found in Path(folder).glob(place))
@@ -65,23 +79,38 @@ def keep_ledger(ledger: Ledger, run: RunInProgress) -> None:
     "Write quarantine.jsonl; of a private experiment salted ids and reasons, and the whole into the private folder."
     ledger.write(run.place("quarantine.jsonl"))
     if run.veil:
-        told = [{"id": run.veil.id(row["id"]), "reason": row["reason"], "detail": ""} for row in ledger.rows]
+        told = [
+            {"id": run.veil.id(row["id"]), "reason": row["reason"], "detail": ""}
+            for row in ledger.rows
+        ]
         Ledger(told).write(run.folder / "quarantine.jsonl")
 
-
+# %% ../../nbs/6_runs/stages.ipynb #load-02b
 def corpus_of(lab: Experiment, prepared: str | Path) -> PreparedSet:
     "The prepared set that the experiment trains on."
     return open_set(kept(prepared, "store") / lab.corpus.name)
 
+# %% ../../nbs/6_runs/stages.ipynb #pin-02
+def pinned(spec: ModelSpec) -> ModelSpec:
+    "The model with the hub commit that its revision means now; one that is no hub id as it is. Raises BadInput."
+    if not on_hub(spec.source, spec.family):
+        return spec
+    return replace(spec, revision=resolve_revision(spec.source, spec.revision or None, "model"))
+
 # %% ../../nbs/6_runs/stages.ipynb #decode-02
-Found = dict[str, list[Prediction]]          # predictions by test set
-Rates = dict[str, dict[str, Interval]]       # metrics by test set
+Found = dict[str, list[Prediction]]  # predictions by test set
+Rates = dict[str, dict[str, Interval]]  # metrics by test set
 
 
 def decode_one(
-    name: str, family: Family, prepared: str | Path, decoding: Decoding, run: RunInProgress,
-    path: str = "predictions.jsonl", split: str = "test",
-    keep_states: bool = False,   # of the encoder, for later decodes; takes disk, changes nothing else
+    name: str,
+    family: Family,
+    prepared: str | Path,
+    decoding: Decoding,
+    run: RunInProgress,
+    path: str = "predictions.jsonl",
+    split: str = "test",
+    keep_states: bool = False,  # of the encoder, for later decodes; takes disk, changes nothing else
 ) -> list[Prediction]:
     "What `family` hears in one split of a set; kept in `path`, its real-time factor in the timings. Raises BadInput."
     made, factors = open_set(kept(prepared, "store") / name), []
@@ -92,12 +121,22 @@ def decode_one(
 
     _one_way(run.place(path), family, decoding, run)
     with _states(family, prepared, keep_states, run):
-        found = decode_set(family, made.examples(family, split), made.of(split), name, decoding, told, run.place(path))
+        found = decode_set(
+            family,
+            made.examples(family, split),
+            made.of(split),
+            name,
+            decoding,
+            told,
+            run.place(path),
+        )
     if factors:
-        run.timing(f"{name if split == 'test' else f'{name}.{split}'}.real_time_factor", factors[-1])
+        run.timing(
+            f"{name if split == 'test' else f'{name}.{split}'}.real_time_factor", factors[-1]
+        )
     return found
 
-
+# %% ../../nbs/6_runs/stages.ipynb #decode-02b
 def states_folder(prepared: str | Path) -> Path:
     "Beside the prepared corpus: in the private folder where that is, since sound can be guessed from encoder states."
     return kept(prepared, "store").parent / "states"
@@ -113,7 +152,9 @@ def _states(family: Family, prepared: str | Path, keep: bool, run: RunInProgress
     with sharing(family, states):
         yield
     before = run.inputs.get("encoder_states", {"read_again": 0, "computed": 0})
-    run.input("encoder_states", {name: count + getattr(states, name) for name, count in before.items()})
+    run.input(
+        "encoder_states", {name: count + getattr(states, name) for name, count in before.items()}
+    )
 
 
 def _one_way(path: Path, family: Family, decoding: Decoding, run: RunInProgress) -> None:
@@ -122,23 +163,38 @@ def _one_way(path: Path, family: Family, decoding: Decoding, run: RunInProgress)
     told = canonical_json({"decoding": asdict(decoding), "engine": engine(family)})
     if path.is_file() and not (beside.is_file() and beside.read_text(encoding="utf-8") == told):
         path.unlink()
-        run.warn(f"{path.name} was begun in another way, maybe on another machine, and was decoded from the start")
+        run.warn(
+            f"{path.name} was begun in another way, maybe on another machine, and was decoded from the start"
+        )
     write_atomic(beside, told)
 
-
+# %% ../../nbs/6_runs/stages.ipynb #decode-02c
 def decode_all(
-    lab: Experiment, family: Family, prepared: str | Path, decoding: Decoding, run: RunInProgress, keep_states: bool = False,
+    lab: Experiment,
+    family: Family,
+    prepared: str | Path,
+    decoding: Decoding,
+    run: RunInProgress,
+    keep_states: bool = False,
 ) -> Found:
     "What `family` hears in the test split of every set of the experiment; kept in predictions.jsonl."
-    found = {spec.name: decode_one(spec.name, family, prepared, decoding, run, keep_states=keep_states) for spec in lab.sets}
+    found = {
+        spec.name: decode_one(spec.name, family, prepared, decoding, run, keep_states=keep_states)
+        for spec in lab.sets
+    }
     run.input("decoding", asdict(decoding))
     run.input("engine", engine(family))
     return found
 
-
-def summarise_all(lab: Experiment, found: Found, normalise: Normaliser, run: RunInProgress) -> Rates:
+# %% ../../nbs/6_runs/stages.ipynb #decode-02d
+def summarise_all(
+    lab: Experiment, found: Found, normalise: Normaliser, run: RunInProgress
+) -> Rates:
     "Every set's rates with their intervals, kept as metrics; a warning where an interval is too narrow."
-    rates = {name: summarise(rows, lab.corpus_named(name).role, normalise) for name, rows in found.items()}
+    rates = {
+        name: summarise(rows, lab.corpus_named(name).role, normalise)
+        for name, rows in found.items()
+    }
     for name, metrics in rates.items():
         for metric, interval in metrics.items():
             run.metric(f"{name}.{metric}", interval)
@@ -150,19 +206,28 @@ def summarise_all(lab: Experiment, found: Found, normalise: Normaliser, run: Run
         count_pieces(name, found[name], run)
     for lack in unmeasured(lab):
         run.warn(lack)
-    run.input("normaliser", {"name": normalise.name, "version": normalise.version, "fingerprint": normalise.fingerprint})
+    run.input(
+        "normaliser",
+        {
+            "name": normalise.name,
+            "version": normalise.version,
+            "fingerprint": normalise.fingerprint,
+        },
+    )
     run.input("scorer", scorer_fingerprint(normalise))
     run.input("rate", headline(normalise))
     return rates
 
 
-def keep_named(name: str, rows: Sequence[Prediction], normalise: Normaliser, run: RunInProgress) -> None:
+def keep_named(
+    name: str, rows: Sequence[Prediction], normalise: Normaliser, run: RunInProgress
+) -> None:
     "Keep the same errors under every other convention that people publish, each under its own name."
     for metric, value in scored(rows, normalise).named().items():
         if f"{name}.{metric}" not in run.metrics and value is not None:
             run.metric(f"{name}.{metric}", value, n=len(rows), unit="fraction")
 
-
+# %% ../../nbs/6_runs/stages.ipynb #decode-02e
 def count_pieces(name: str, rows: Sequence[Prediction], run: RunInProgress) -> None:
     "Of a set that was heard in pieces: how many there were, and a warning about seams that stayed open."
     pieces, seams = sum(row.pieces for row in rows), sum(row.open_seams for row in rows)
@@ -171,8 +236,10 @@ def count_pieces(name: str, rows: Sequence[Prediction], run: RunInProgress) -> N
     run.metric(f"{name}.pieces", pieces, n=len(rows), unit="pieces")
     run.metric(f"{name}.open_seams", seams, n=pieces, unit="seams")
     if seams:
-        run.warn(f"{name}: at {seams} of {pieces - len(rows)} seams two pieces "
-                 "have no word in common: some may stand twice there, or be lost")
+        run.warn(
+            f"{name}: at {seams} of {pieces - len(rows)} seams two pieces "
+            "have no word in common: some may stand twice there, or be lost"
+        )
 
 
 def predictions_of(folder: str | Path) -> Found:
@@ -193,12 +260,20 @@ def comparable(first: str | Path, second: str | Path) -> tuple[Record, Record]:
     records = []
     for field, folder in (("first", first), ("second", second)):
         record = read_result(folder)
-        if record is None or record.status != "finished" or not kept(folder, "predictions.jsonl").exists():
+        if (
+            record is None
+            or record.status != "finished"
+            or not kept(folder, "predictions.jsonl").exists()
+        ):
             raise BadInput(field, Path(folder).name, "a finished run with predictions is needed")
         records.append(record)
     first, second = (is_private(Path(folder).resolve().parent) for folder in (first, second))
     if first != second:
-        raise BadInput("privacy", "public and private", "both runs of one kind: the report would show what only one of them may")
+        raise BadInput(
+            "privacy",
+            "public and private",
+            "both runs of one kind: the report would show what only one of them may",
+        )
     same_method(records[0].inputs, records[1].inputs)
     return records[0], records[1]
 
@@ -206,17 +281,31 @@ def comparable(first: str | Path, second: str | Path) -> tuple[Record, Record]:
 def same_method(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     "Raise BadInput if the inputs of two runs name different normalisers, searches, engines or precisions."
     if first.get("scorer") != second.get("scorer"):
-        raise BadInput("scorer", second.get("scorer"), f"both runs need the same; the first has {first.get('scorer')}")
+        raise BadInput(
+            "scorer",
+            second.get("scorer"),
+            f"both runs need the same; the first has {first.get('scorer')}",
+        )
     for what in ("normaliser", "decoding", "engine"):
         one, other = ({**(inputs.get(what) or {}), "device": ""} for inputs in (first, second))
         for key in sorted(one.keys() | other.keys()):
             if one.get(key) != other.get(key):
-                raise BadInput(f"{what} {key}", other.get(key), f"both runs need the same; the first has {one.get(key)}")
+                raise BadInput(
+                    f"{what} {key}",
+                    other.get(key),
+                    f"both runs need the same; the first has {one.get(key)}",
+                )
 
-
-def differences(before: Found, after: Found, normalise: Normaliser, run: RunInProgress) -> dict[str, Interval]:
+# %% ../../nbs/6_runs/stages.ipynb #comparable-02b
+def differences(
+    before: Found, after: Found, normalise: Normaliser, run: RunInProgress
+) -> dict[str, Interval]:
     "The paired difference of the headline rate in every set with speech that both runs heard; kept as metrics. Raises BadInput if there is none."
-    speech = [name for name, rows in before.items() if name in after and any(row.reference for row in rows)]
+    speech = [
+        name
+        for name, rows in before.items()
+        if name in after and any(row.reference for row in rows)
+    ]
     if not speech:
         raise BadInput("test sets", sorted(after), f"at least one in common with {sorted(before)}")
     found = {name: change(before[name], after[name], normalise) for name in speech}
@@ -229,15 +318,23 @@ def differences(before: Found, after: Found, normalise: Normaliser, run: RunInPr
     elsewhere(before, after, normalise, run)
     return found
 
-
+# %% ../../nbs/6_runs/stages.ipynb #comparable-02c
 def elsewhere(before: Found, after: Found, normalise: Normaliser, run: RunInProgress) -> None:
     "Keep what changed where nobody speaks, and in each language of a set that has several; warn of what got worse."
-    found = {f"{name}.words_per_minute_change": silence_change(rows, after[name]) for name, rows in before.items()
-             if name in after and not any(row.reference for row in rows)}
+    found = {
+        f"{name}.words_per_minute_change": silence_change(rows, after[name])
+        for name, rows in before.items()
+        if name in after and not any(row.reference for row in rows)
+    }
     for name, rows in before.items():
         now = by_language(after.get(name, []))
-        found |= {f"{name}.{headline(normalise)}_change_{language}": change(part, now[language], normalise)
-                  for language, part in by_language(rows).items() if language in now and any(row.reference for row in part)}
+        found |= {
+            f"{name}.{headline(normalise)}_change_{language}": change(
+                part, now[language], normalise
+            )
+            for language, part in by_language(rows).items()
+            if language in now and any(row.reference for row in part)
+        }
     for metric, interval in found.items():
         run.metric(metric, interval)
         if verdict(interval) == "worse":
@@ -246,40 +343,66 @@ def elsewhere(before: Found, after: Found, normalise: Normaliser, run: RunInProg
 # %% ../../nbs/6_runs/stages.ipynb #train-02
 def wer_scorer(normalise: Normaliser) -> Callable[[list[str], list[str]], float]:
     "A function from references and hypotheses to corpus WER, for the dev evaluations."
+
     def wer(references: list[str], hypotheses: list[str]) -> float:
         rate = score(references, hypotheses, normalise).wer
         if rate is None:
-            raise BadInput("dev", len(references), "utterances with words to score against; this dev set has none")
+            raise BadInput(
+                "dev",
+                len(references),
+                "utterances with words to score against; this dev set has none",
+            )
         return rate
+
     return wer
 
 
 def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
     "A trainer's report as a line of progress."
     left = row.get("seconds_left")
-    return {"step": row.get("step"), "steps": row.get("steps"), "loss": row.get("loss"),
-            "message": f"{left:.0f} s left" if left is not None else ""}
+    return {
+        "step": row.get("step"),
+        "steps": row.get("steps"),
+        "loss": row.get("loss"),
+        "message": f"{left:.0f} s left" if left is not None else "",
+    }
 
 # %% ../../nbs/6_runs/stages.ipynb #diagnosis-02
 def diagnose(trained: Trained) -> str:
     "In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say, which step was kept."
     recipe = trained.recipe
     rows = [row for row in trained.history if row.get("loss") is not None]
-    text = plateau([row["loss"] for row in rows], [row["learning_rate"] for row in rows], recipe.learning_rate, 0)
+    text = plateau(
+        [row["loss"] for row in rows],
+        [row["learning_rate"] for row in rows],
+        recipe.learning_rate,
+        0,
+    )
     if warmup_steps(recipe, recipe.steps) >= recipe.steps:
         text = f"FAILED: the warm-up never ended; {text}"
-    wers = {int(row["step"]): row["dev_wer"] for row in trained.history if row.get("dev_wer") is not None}
+    wers = {
+        int(row["step"]): row["dev_wer"]
+        for row in trained.history
+        if row.get("dev_wer") is not None
+    }
     if len(wers) > 1:
-        text += f". Dev WER went from {100 * wers[min(wers)]:.1f} % to {100 * wers[max(wers)]:.1f} %"
+        text += (
+            f". Dev WER went from {100 * wers[min(wers)]:.1f} % to {100 * wers[max(wers)]:.1f} %"
+        )
     if trained.kept_step != trained.steps:
         text += f", and the weights of step {trained.kept_step} were kept"
     return text[0].upper() + text[1:] + "."
 
-
+# %% ../../nbs/6_runs/stages.ipynb #diagnosis-02b
 def record_training(run: RunInProgress, name: str, family: Family, trained: Trained) -> None:
     "Keep what was trained and how, what was measured on the way, and the hashes of the model it left."
-    public = family.source == "micro" or on_hub(family.source, "")   # a folder would name this machine
-    run.input("model", {"name": name, "source": family.source if public else name, "revision": family.revision})
+    public = family.source == "micro" or on_hub(
+        family.source, ""
+    )  # a folder would name this machine
+    run.input(
+        "model",
+        {"name": name, "source": family.source if public else name, "revision": family.revision},
+    )
     run.input("recipe", asdict(trained.recipe))
     if told := run.spec.get(HEADROOM):
         run.input(HEADROOM, told)
@@ -289,8 +412,14 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
     run.metric("train.first_loss", trained.first_loss, unit="nats a token")
     run.metric("train.last_loss", rows[-1]["loss"], unit="nats a token")
     run.metric("train.steps", trained.steps, unit="steps")
-    run.metric("train.peak_rate", max(row["learning_rate"] for row in rows), unit="learning rate reached")
-    kept = [row["dev_wer"] for row in trained.history if row["step"] == trained.kept_step and "dev_wer" in row]
+    run.metric(
+        "train.peak_rate", max(row["learning_rate"] for row in rows), unit="learning rate reached"
+    )
+    kept = [
+        row["dev_wer"]
+        for row in trained.history
+        if row["step"] == trained.kept_step and "dev_wer" in row
+    ]
     if kept:
         run.metric("dev.wer", kept[0], unit="fraction")
     for finding in trained.findings:
@@ -305,18 +434,28 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
 def baseline_verdict(
     model: str,
     rates: Rates,
-    rate: str = "wer",   # the headline: wer or cer
+    rate: str = "wer",  # the headline: wer or cer
 ) -> str:
     "The untouched model in a sentence."
-    parts = [f"{name}: {rate.upper()} {metrics[rate]}" for name, metrics in rates.items() if rate in metrics]
-    quiet = [f"{name}: text in {metrics['clips_with_text']} of the clips" for name, metrics in rates.items()
-             if "clips_with_text" in metrics]
+    parts = [
+        f"{name}: {rate.upper()} {metrics[rate]}"
+        for name, metrics in rates.items()
+        if rate in metrics
+    ]
+    quiet = [
+        f"{name}: text in {metrics['clips_with_text']} of the clips"
+        for name, metrics in rates.items()
+        if "clips_with_text" in metrics
+    ]
     return f"{model} untouched. " + "; ".join(parts + quiet) + "."
 
 
 def evaluation_verdict(
     found: Mapping[str, Interval],
-    rate: str = "wer",   # as above
+    rate: str = "wer",  # as above
 ) -> str:
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
-    return " ".join(f"{name}: {verdict(interval)}, {rate.upper()} {shown(interval, sign=True)}." for name, interval in found.items())
+    return " ".join(
+        f"{name}: {verdict(interval)}, {rate.upper()} {shown(interval, sign=True)}."
+        for name, interval in found.items()
+    )

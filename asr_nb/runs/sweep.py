@@ -19,11 +19,12 @@ from ..evaluation.decoding import Prediction
 from ..evaluation.scoring import unit_of
 from ..evaluation.significance import blocks_of
 from ..evaluation.summary import scored, summarise_speech
-from ..models.family import Decoding, Example, Family
-from ..preprocessing.text import Normaliser
+from ..models.family import Decoding, Family
+from ..preprocessing.store.examples import Example
+from ..preprocessing.text.normalisers import Normaliser
 from .experiment import Experiment, ModelSpec
 from .gate import HEADROOM, Evidence, dev_metric, keep_evidence
-from .prepared import PreparedSet
+from ..preprocessing.store.prepared import PreparedSet
 from .record import RunInProgress
 from .stages import corpus_of, decode_one, load_model, progress_of
 from ..training.recipes import Recipe, with_overrides
@@ -42,10 +43,10 @@ def power_of_test(predictions: Sequence[Prediction], normalise: Normaliser) -> P
 
 def measure(
     lab: Experiment,
-    model: str,                          # its name
-    family: Family,                      # untouched
+    model: str,  # its name
+    family: Family,  # untouched
     prepared: str | Path,
-    heard: Sequence[Prediction],         # what it heard in the corpus's test split
+    heard: Sequence[Prediction],  # what it heard in the corpus's test split
     decoding: Decoding,
     normalise: Normaliser,
     run: RunInProgress,
@@ -59,15 +60,17 @@ def measure(
     metric = "CER" if unit_of(normalise) == "character" else "WER"
     rate = summarise_speech(rows, normalise)[metric.lower()]
     parameters = sum(weight.numel() for weight in family.model.parameters())
-    found = Evidence(Base(model, rate, parameters, metric, run.times.get(f"{corpus}.dev.real_time_factor")),
-                     power_of_test(heard, normalise))
+    found = Evidence(
+        Base(model, rate, parameters, metric, run.times.get(f"{corpus}.dev.real_time_factor")),
+        power_of_test(heard, normalise),
+    )
     run.metric(dev_metric(corpus, metric), rate)
     run.input(HEADROOM, keep_evidence(found))
     run.artifact(DEV)
     return found
 
 # %% ../../nbs/6_runs/sweep.ipynb #probe-02
-PASSES = 2   # over the probe's utterances: once to learn them, once to know them by heart
+PASSES = 2  # over the probe's utterances: once to learn them, once to know them by heart
 
 
 def spread(examples: Sequence[Example], count: int) -> list[Example]:
@@ -77,16 +80,16 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
 
 
 def probe(
-    family: Family,                        # untouched; what is left of it is trained
-    examples: Sequence[Example],           # to train on; some are taken
+    family: Family,  # untouched; what is left of it is trained
+    examples: Sequence[Example],  # to train on; some are taken
     dev: Sequence[Example],
     recipe: Recipe,
     steps: int,
-    folder: str | Path,                    # for checkpoints; removed in the end
+    folder: str | Path,  # for checkpoints; removed in the end
     report: Callable[[dict], None] = lambda row: None,
 ) -> Probe:
     "The losses before and after a few steps. Raises what `train` does."
-    from asr_nb.training.trainer import train   # here: it brings torch along
+    from asr_nb.training.trainer import train  # here: it brings torch along
     from asr_nb.training.watch import dev_loss
 
     short = replace(with_overrides(recipe, steps), patience=0, evaluations=0)
@@ -103,38 +106,68 @@ def probe(
     return found
 
 # %% ../../nbs/6_runs/sweep.ipynb #all-02
-def probe_all(lab: Experiment, prepared: str | Path, run: RunInProgress) -> dict[tuple[str, str], Probe]:
+def probe_all(
+    lab: Experiment, prepared: str | Path, run: RunInProgress
+) -> dict[tuple[str, str], Probe]:
     "The probes that the experiment asks for, by model and recipe; kept in the record."
     from asr_nb.training.watch import NotFinite
 
     found: dict[tuple[str, str], Probe] = {}
     made = corpus_of(lab, prepared)
-    pairs = [(model, recipe) for model in lab.models for recipe in lab.recipes
-             if lab.probe_steps and recipe.method != "scratch" and made.of("dev")]
+    pairs = [
+        (model, recipe)
+        for model in lab.models
+        for recipe in lab.recipes
+        if lab.probe_steps and recipe.method != "scratch" and made.of("dev")
+    ]
     for model, recipe in pairs:
         try:
             one = _probe(lab, made, model, recipe, prepared, run)
         except (NotFinite, AssertionError, BadInput) as error:
-            run.warn(f"the probe of {model.name} with {recipe.name} failed: {run.veil.error(error)}")
+            run.warn(
+                f"the probe of {model.name} with {recipe.name} failed: {run.veil.error(error)}"
+            )
         else:
             found |= {(model.name, recipe.name): one} if one else {}
-    run.input("probes", [{"model": model, "recipe": recipe, **vars(one)} for (model, recipe), one in found.items()])
+    run.input(
+        "probes",
+        [{"model": model, "recipe": recipe, **vars(one)} for (model, recipe), one in found.items()],
+    )
     return found
 
-
-def _probe(lab: Experiment, made: PreparedSet, model: ModelSpec, recipe: Recipe, prepared: str | Path,
-           run: RunInProgress) -> Probe | None:
+# %% ../../nbs/6_runs/sweep.ipynb #all-02b
+def _probe(
+    lab: Experiment,
+    made: PreparedSet,
+    model: ModelSpec,
+    recipe: Recipe,
+    prepared: str | Path,
+    run: RunInProgress,
+) -> Probe | None:
     "The probe of one model with one recipe; None if it has no weights."
     family = load_model(model, prepared)
     if family.model is None:
         return None
-    return probe(family, made.examples(family, "train"), made.examples(family, "dev"), recipe, lab.probe_steps,
-                 run.place("probes") / f"{model.name}-{recipe.name}",
-                 lambda row: run.progress(**progress_of(row)))
+    return probe(
+        family,
+        made.examples(family, "train"),
+        made.examples(family, "dev"),
+        recipe,
+        lab.probe_steps,
+        run.place("probes") / f"{model.name}-{recipe.name}",
+        lambda row: run.progress(**progress_of(row)),
+    )
 
 
 def probe_rows(found: Mapping[tuple[str, str], Probe]) -> list[dict[str, Any]]:
     "The probes for a report."
-    return [{"model": model, "recipe": recipe, "steps": one.steps,
-             "loss on what was trained on": f"{one.train[0]:.3f} → {one.train[1]:.3f}",
-             "loss on dev": f"{one.dev[0]:.3f} → {one.dev[1]:.3f}"} for (model, recipe), one in found.items()]
+    return [
+        {
+            "model": model,
+            "recipe": recipe,
+            "steps": one.steps,
+            "loss on what was trained on": f"{one.train[0]:.3f} → {one.train[1]:.3f}",
+            "loss on dev": f"{one.dev[0]:.3f} → {one.dev[1]:.3f}",
+        }
+        for (model, recipe), one in found.items()
+    ]

@@ -19,13 +19,16 @@ from ..checks import BadInput, canonical_json, sha256, write_atomic
 SEAL = "COMPLETE.json"
 
 
-def seal(folder: str | Path) -> Path:   # the seal's own path
+def seal(folder: str | Path) -> Path:  # the seal's own path
     "Flush every file of a finished checkpoint to the disk and write the seal last. Raises BadInput if it has no file."
     folder = Path(folder)
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL):
         _flush(path)
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256(path)}
+        files[path.relative_to(folder).as_posix()] = {
+            "size": path.stat().st_size,
+            "sha256": sha256(path),
+        }
     if not files:
         raise BadInput("folder", folder.name, "a checkpoint with files in it")
     for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder):
@@ -73,14 +76,20 @@ def verified(folder: str | Path) -> bool:
 @dataclass(frozen=True)
 class Rejected:
     "A checkpoint that was set aside."
-    folder: Path   # where it lies now: corrupt-<name>
+
+    folder: Path  # where it lies now: corrupt-<name>
     reason: str
 
 
 def steps_saved(root: str | Path) -> dict[int, Path]:
     "The checkpoints under `root` by their step, sealed or not, oldest first."
-    named = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(root).glob("checkpoint-*")}
-    return dict(sorted((int(match[1]), path) for path, match in named.items() if match and path.is_dir()))
+    named = {
+        path: re.fullmatch(r"checkpoint-(\d+)", path.name)
+        for path in Path(root).glob("checkpoint-*")
+    }
+    return dict(
+        sorted((int(match[1]), path) for path, match in named.items() if match and path.is_dir())
+    )
 
 
 def newest_verified(root: str | Path) -> tuple[Path | None, list[Rejected]]:
@@ -101,11 +110,13 @@ KEPT = 2
 
 def thin_out(
     root: str | Path,
-    best: int | None = None,   # a step to keep besides
+    best: int | None = None,  # a step to keep besides
 ) -> None:
     "Delete all checkpoints under `root` but the newest two and the best."
     saved = steps_saved(root)
     for step in list(saved)[:-KEPT]:
         if step != best:
-            (saved[step] / SEAL).unlink(missing_ok=True)   # first, so that a half deleted one can't pass for whole
+            (saved[step] / SEAL).unlink(
+                missing_ok=True
+            )  # first, so that a half deleted one can't pass for whole
             shutil.rmtree(saved[step])

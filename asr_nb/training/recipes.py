@@ -20,8 +20,8 @@ METHODS = tuple(SHARE_OF_PRETRAINING)
 
 
 def default_learning_rate(
-    parameters: int,   # of the whole model, adapters not counted
-    method: str,       # "full", "lora" or "scratch"
+    parameters: int,  # of the whole model, adapters not counted
+    method: str,  # "full", "lora" or "scratch"
 ) -> float:
     "Peak learning rate for a model of that size: on straight lines between the sizes in logarithms, and beyond them."
     one_of("method", method, METHODS)
@@ -37,30 +37,31 @@ def default_learning_rate(
 # %% ../../nbs/3_training/recipes.ipynb #recipe-02
 SCOPES = ("attention", "all-linear")
 
-
+# %% ../../nbs/3_training/recipes.ipynb #recipe-02b
 @dataclass(frozen=True)
 class Recipe:
     "A way to train. Raises BadInput for values that no run could use."
+
     name: str
-    method: str                   # "lora" (adapters), "full" (all weights) or "scratch" (weights drawn anew)
-    learning_rate: float = 0.0    # peak; 0: by the size of the model
-    steps: int = 0                # optimiser steps; or
-    epochs: float = 0.0           # passes over the training set
-    batch_size: int = 16          # utterances an optimiser step (the effective batch)
-    micro_batch: int = 0          # utterances at once on the device; 0: the whole batch
-    warmup: float = 0.1           # share of the steps in which the rate rises; 1 and more: it never arrives
-    rank: int = 16                # of the LoRA matrices
-    alpha: int = 32               # LoRA update is scaled by alpha / rank
-    dropout: float = 0.05         # on the input of the LoRA matrices
-    scope: str = "attention"      # where adapters go: "attention" (query, value) or "all-linear"
-    spec_augment: bool = False    # mask stretches of time and mel bands while training
+    method: str  # "lora" (adapters), "full" (all weights) or "scratch" (weights drawn anew)
+    learning_rate: float = 0.0  # peak; 0: by the size of the model
+    steps: int = 0  # optimiser steps; or
+    epochs: float = 0.0  # passes over the training set
+    batch_size: int = 16  # utterances an optimiser step (the effective batch)
+    micro_batch: int = 0  # utterances at once on the device; 0: the whole batch
+    warmup: float = 0.1  # share of the steps in which the rate rises; 1 and more: it never arrives
+    rank: int = 16  # of the LoRA matrices
+    alpha: int = 32  # LoRA update is scaled by alpha / rank
+    dropout: float = 0.05  # on the input of the LoRA matrices
+    scope: str = "attention"  # where adapters go: "attention" (query, value) or "all-linear"
+    spec_augment: bool = False  # mask stretches of time and mel bands while training
     label_smoothing: float = 0.0  # share of each target spread over the vocabulary while training
     weight_decay: float = 0.01
-    patience: int = 0             # stop after so many dev evaluations without a better WER; 0: never
-    evaluations: int = 4          # on dev, evenly over the run, and one before it; 0: none
+    patience: int = 0  # stop after so many dev evaluations without a better WER; 0: never
+    evaluations: int = 4  # on dev, evenly over the run, and one before it; 0: none
     seed: int = 0
-    allow: tuple[str, ...] = ()   # codes of schedule findings that are meant
-    note: str = ""                # why this recipe exists, in a sentence
+    allow: tuple[str, ...] = ()  # codes of schedule findings that are meant
+    note: str = ""  # why this recipe exists, in a sentence
 
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
@@ -68,15 +69,26 @@ class Recipe:
         for name in ("batch_size", "rank", "alpha"):
             if getattr(self, name) < 1:
                 raise BadInput(name, getattr(self, name), "a count of 1 or more")
-        for name in ("learning_rate", "steps", "epochs", "micro_batch", "warmup",
-                     "weight_decay", "patience", "evaluations", "seed"):
+        for name in (
+            "learning_rate",
+            "steps",
+            "epochs",
+            "micro_batch",
+            "warmup",
+            "weight_decay",
+            "patience",
+            "evaluations",
+            "seed",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(name, getattr(self, name), "0 or more, and finite")
         for name in ("dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadInput(name, getattr(self, name), "a share from 0 to below 1")
         if self.steps and self.epochs:
-            raise BadInput("epochs", self.epochs, f"either steps ({self.steps} here) or epochs, not both")
+            raise BadInput(
+                "epochs", self.epochs, f"either steps ({self.steps} here) or epochs, not both"
+            )
 
     @property
     def accumulation(self) -> int:
@@ -90,49 +102,133 @@ class Recipe:
 
 # %% ../../nbs/3_training/recipes.ipynb #named-02
 _DEMO = [
-    Recipe("full", "full", learning_rate=1e-3, steps=250,
-           note="All weights of the embedded micro model: what fine-tuning can do, and what it makes forget."),
-    Recipe("lora-all", "lora", learning_rate=3e-3, steps=250, scope="all-linear",
-           note="Adapters on every linear layer of the embedded micro model."),
-    Recipe("lora-attention", "lora", learning_rate=3e-3, steps=250,
-           note="Adapters on query and value only: learns less, and forgets less."),
-    Recipe("lora-endless-warmup", "lora", learning_rate=3e-3, steps=250, scope="all-linear",
-           warmup=10.0, allow=("endless-warmup",),
-           note="Fails on purpose: lora-all with a warm-up of ten times the run, seed 000's mistake."),
+    Recipe(
+        "full",
+        "full",
+        learning_rate=1e-3,
+        steps=250,
+        note="All weights of the embedded micro model: what fine-tuning can do, and what it makes forget.",
+    ),
+    Recipe(
+        "lora-all",
+        "lora",
+        learning_rate=3e-3,
+        steps=250,
+        scope="all-linear",
+        note="Adapters on every linear layer of the embedded micro model.",
+    ),
+    Recipe(
+        "lora-attention",
+        "lora",
+        learning_rate=3e-3,
+        steps=250,
+        note="Adapters on query and value only: learns less, and forgets less.",
+    ),
+    Recipe(
+        "lora-endless-warmup",
+        "lora",
+        learning_rate=3e-3,
+        steps=250,
+        scope="all-linear",
+        warmup=10.0,
+        allow=("endless-warmup",),
+        note="Fails on purpose: lora-all with a warm-up of ten times the run, seed 000's mistake.",
+    ),
 ]
+
+# %% ../../nbs/3_training/recipes.ipynb #named-02b
 _SEED_000 = [
-    Recipe("seed-000-lora", "lora", steps=548, warmup=40 / 548, rank=32, alpha=64,
-           note="Seed 000's run that converged: rank, alpha, query and value, 40 of 548 steps of warm-up are stated; "
-                "rate, batch and dropout are not. With a batch of 16, 548 steps are one pass of its ~9,000 chunks."),
+    Recipe(
+        "seed-000-lora",
+        "lora",
+        steps=548,
+        warmup=40 / 548,
+        rank=32,
+        alpha=64,
+        note="Seed 000's run that converged: rank, alpha, query and value, 40 of 548 steps of warm-up are stated; "
+        "rate, batch and dropout are not. With a batch of 16, 548 steps are one pass of its ~9,000 chunks.",
+    ),
 ]
 _SEEDS_001_002 = [
-    Recipe("seed-001-full", "full", epochs=1.0,
-           note="Seed 001 trained whisper-tiny on CoRal; the text states no setting, so all are defaults."),
-    Recipe("seed-002-full", "full", epochs=1.0,
-           note="Seed 002 trained all of large-v3 on precomputed features; the text states no setting."),
+    Recipe(
+        "seed-001-full",
+        "full",
+        epochs=1.0,
+        note="Seed 001 trained whisper-tiny on CoRal; the text states no setting, so all are defaults.",
+    ),
+    Recipe(
+        "seed-002-full",
+        "full",
+        epochs=1.0,
+        note="Seed 002 trained all of large-v3 on precomputed features; the text states no setting.",
+    ),
 ]
 
 # %% ../../nbs/3_training/recipes.ipynb #named-03
-_003 = {"batch_size": 16, "rank": 32, "alpha": 64, "dropout": 0.05, "scope": "all-linear", "seed": 42,
-        "weight_decay": 0.0}
-_SCOPE_003 = "its adapters were on query, key, value and output; all-linear adds the feed-forward layers."
+_003 = {
+    "batch_size": 16,
+    "rank": 32,
+    "alpha": 64,
+    "dropout": 0.05,
+    "scope": "all-linear",
+    "seed": 42,
+    "weight_decay": 0.0,
+}
+_SCOPE_003 = (
+    "its adapters were on query, key, value and output; all-linear adds the feed-forward layers."
+)
+
+# %% ../../nbs/3_training/recipes.ipynb #named-03b
 _SEED_003 = [
-    Recipe("seed-003-lora-zh", "lora", learning_rate=1e-4, epochs=1.0, **_003,
-           note=f"Seed 003's first recipe, which won on Chinese; {_SCOPE_003}"),
-    Recipe("seed-003-lora-fr", "lora", learning_rate=5e-5, epochs=2.0, **_003,
-           note=f"Seed 003's corrected recipe for medium and turbo; it still hurt French; {_SCOPE_003}"),
-    Recipe("seed-003-lora-fr-small", "lora", learning_rate=3e-5, epochs=2.0, **_003,
-           note=f"The corrected recipe for small (small_v2 there); {_SCOPE_003}"),
-    Recipe("seed-003-full", "full", learning_rate=1e-5, epochs=1.0, **_003,
-           note="Seed 003's full fine-tune; the best of the two methods on tiny in both languages."),
-    Recipe("seed-003-scratch", "scratch", learning_rate=5e-4, epochs=5.0, warmup=0.05, **_003,
-           note="Seed 003's question what the pre-trained weights are worth: everything, it found."),
+    Recipe(
+        "seed-003-lora-zh",
+        "lora",
+        learning_rate=1e-4,
+        epochs=1.0,
+        **_003,
+        note=f"Seed 003's first recipe, which won on Chinese; {_SCOPE_003}",
+    ),
+    Recipe(
+        "seed-003-lora-fr",
+        "lora",
+        learning_rate=5e-5,
+        epochs=2.0,
+        **_003,
+        note=f"Seed 003's corrected recipe for medium and turbo; it still hurt French; {_SCOPE_003}",
+    ),
+    Recipe(
+        "seed-003-lora-fr-small",
+        "lora",
+        learning_rate=3e-5,
+        epochs=2.0,
+        **_003,
+        note=f"The corrected recipe for small (small_v2 there); {_SCOPE_003}",
+    ),
+    Recipe(
+        "seed-003-full",
+        "full",
+        learning_rate=1e-5,
+        epochs=1.0,
+        **_003,
+        note="Seed 003's full fine-tune; the best of the two methods on tiny in both languages.",
+    ),
+    Recipe(
+        "seed-003-scratch",
+        "scratch",
+        learning_rate=5e-4,
+        epochs=5.0,
+        warmup=0.05,
+        **_003,
+        note="Seed 003's question what the pre-trained weights are worth: everything, it found.",
+    ),
 ]
+
+# %% ../../nbs/3_training/recipes.ipynb #named-03c
 RECIPES: dict[str, Recipe] = {r.name: r for r in _DEMO + _SEED_000 + _SEEDS_001_002 + _SEED_003}
 
 # %% ../../nbs/3_training/recipes.ipynb #override-02
 def recipe(
-    name: str,            # in RECIPES
+    name: str,  # in RECIPES
     **overrides: object,  # fields of Recipe
 ) -> Recipe:
     "The named recipe with some fields changed. Raises BadInput for an unknown name or field."
@@ -147,10 +243,12 @@ def recipe(
 # %% ../../nbs/3_training/recipes.ipynb #run-02
 def with_overrides(
     recipe: Recipe,
-    steps: int = 0,    # 0: as it is
-    seed: int = -1,    # -1: as it is
+    steps: int = 0,  # 0: as it is
+    seed: int = -1,  # -1: as it is
 ) -> Recipe:
     "The recipe with another length or seed for one run. Raises BadInput."
     if steps:
-        recipe = replace(recipe, steps=steps, epochs=0.0, evaluations=min(recipe.evaluations, abs(steps)))
+        recipe = replace(
+            recipe, steps=steps, epochs=0.0, evaluations=min(recipe.evaluations, abs(steps))
+        )
     return recipe if seed < 0 else replace(recipe, seed=seed)

@@ -19,7 +19,7 @@ from .recipes import Recipe, default_learning_rate
 # %% ../../nbs/3_training/schedule.ipynb #steps-02
 def total_steps(
     recipe: Recipe,
-    utterances: int,   # in the training set
+    utterances: int,  # in the training set
 ) -> int:
     "Optimiser steps of the whole run; 0 if the recipe gives no length or there is nothing to train on."
     if utterances < 1:
@@ -33,12 +33,14 @@ def warmup_steps(recipe: Recipe, steps: int) -> int:
 
 # %% ../../nbs/3_training/schedule.ipynb #rates-02
 def learning_rates(
-    recipe: Recipe,   # with its learning rate settled: Recipe.for_model()
-    steps: int,       # of the whole run
-) -> np.ndarray:      # float64, shape (steps,)
+    recipe: Recipe,  # with its learning rate settled: Recipe.for_model()
+    steps: int,  # of the whole run
+) -> np.ndarray:  # float64, shape (steps,)
     "The learning rate that each optimiser step uses. Raises BadInput if the recipe leaves its peak open."
     if not recipe.learning_rate:
-        raise BadInput("learning_rate", 0.0, "it must be settled first: recipe.for_model(parameters)")
+        raise BadInput(
+            "learning_rate", 0.0, "it must be settled first: recipe.for_model(parameters)"
+        )
     rising = warmup_steps(recipe, steps)
     step = np.arange(steps)
     up = step / max(1, rising)
@@ -46,34 +48,44 @@ def learning_rates(
     return recipe.learning_rate * np.where(step < rising, up, down)
 
 # %% ../../nbs/3_training/schedule.ipynb #lint-02
-LONG_WARMUP = 0.25    # share of the run; the notes' advice is 0.1 or less
-HIGH_RATE = 10.0      # times the default of the model's size
+LONG_WARMUP = 0.25  # share of the run; the notes' advice is 0.1 or less
+HIGH_RATE = 10.0  # times the default of the model's size
 
 
 @dataclass(frozen=True)
 class Finding:
     "Something about a schedule that will spoil the run (error) or may (warning)."
+
     code: str
-    level: str   # "error" or "warning"
+    level: str  # "error" or "warning"
     text: str
 
 
 def lint(
     recipe: Recipe,
-    utterances: int,        # in the training set
-    parameters: int = 0,    # of the model; 0: not known, and the rate is not judged
+    utterances: int,  # in the training set
+    parameters: int = 0,  # of the model; 0: not known, and the rate is not judged
 ) -> list[Finding]:
     "What is wrong with a recipe for a training set of that size, errors first."
     steps = total_steps(recipe, utterances)
-    found = [*_length(recipe, steps, utterances), *_warmup(recipe, steps), *_evaluations(recipe, steps)]
+    found = [
+        *_length(recipe, steps, utterances),
+        *_warmup(recipe, steps),
+        *_evaluations(recipe, steps),
+    ]
     usual = default_learning_rate(parameters, recipe.method) if parameters else math.inf
     if recipe.learning_rate > HIGH_RATE * usual:
-        found.append(Finding("high-rate", "warning",
-                             f"the rate of {recipe.learning_rate:g} is {recipe.learning_rate / usual:.0f} times "
-                             f"what a model of {parameters / 1e6:,.1f} million parameters usually takes ({usual:.1e})"))
+        found.append(
+            Finding(
+                "high-rate",
+                "warning",
+                f"the rate of {recipe.learning_rate:g} is {recipe.learning_rate / usual:.0f} times "
+                f"what a model of {parameters / 1e6:,.1f} million parameters usually takes ({usual:.1e})",
+            )
+        )
     return sorted(found, key=lambda finding: finding.level)
 
-
+# %% ../../nbs/3_training/schedule.ipynb #lint-02b
 def refused(recipe: Recipe, findings: Sequence[Finding]) -> list[Finding]:
     "The errors among the findings that the recipe does not allow."
     return [f for f in findings if f.level == "error" and f.code not in recipe.allow]
@@ -83,52 +95,84 @@ def _length(recipe: Recipe, steps: int, utterances: int) -> list[Finding]:
     "Findings on the length of the run and the size of its batches."
     found = []
     if not steps:
-        found.append(Finding("no-steps", "error",
-                             f"no step would be taken: {utterances} utterances, {recipe.steps} steps and "
-                             f"{recipe.epochs:g} epochs asked for"))
+        found.append(
+            Finding(
+                "no-steps",
+                "error",
+                f"no step would be taken: {utterances} utterances, {recipe.steps} steps and "
+                f"{recipe.epochs:g} epochs asked for",
+            )
+        )
     if recipe.micro_batch and recipe.batch_size % recipe.micro_batch:
-        found.append(Finding("uneven-batch", "error",
-                             f"micro-batches of {recipe.micro_batch} do not make up a batch of {recipe.batch_size}"))
+        found.append(
+            Finding(
+                "uneven-batch",
+                "error",
+                f"micro-batches of {recipe.micro_batch} do not make up a batch of {recipe.batch_size}",
+            )
+        )
     return found
 
-
+# %% ../../nbs/3_training/schedule.ipynb #lint-03b
 def _warmup(recipe: Recipe, steps: int) -> list[Finding]:
     "Findings on the warm-up."
     rising = warmup_steps(recipe, steps)
     if steps and rising >= steps:
-        return [Finding("endless-warmup", "error",
-                        f"the warm-up of {rising} steps is no shorter than the run of {steps}: the learning rate "
-                        f"ends at {(steps - 1) / rising:.0%} of its peak, still rising")]
+        return [
+            Finding(
+                "endless-warmup",
+                "error",
+                f"the warm-up of {rising} steps is no shorter than the run of {steps}: the learning rate "
+                f"ends at {(steps - 1) / rising:.0%} of its peak, still rising",
+            )
+        ]
     if recipe.warmup > LONG_WARMUP:
-        return [Finding("long-warmup", "warning",
-                        f"the warm-up takes {recipe.warmup:.0%} of the run; whatever is seen in it is not a plateau")]
+        return [
+            Finding(
+                "long-warmup",
+                "warning",
+                f"the warm-up takes {recipe.warmup:.0%} of the run; whatever is seen in it is not a plateau",
+            )
+        ]
     return []
 
-
+# %% ../../nbs/3_training/schedule.ipynb #lint-03c
 def _evaluations(recipe: Recipe, steps: int) -> list[Finding]:
     "Findings on the evaluations and the early stop that hangs on them."
     found = []
     if steps and recipe.evaluations > steps:
-        found.append(Finding("crowded-evaluations", "warning",
-                             f"{recipe.evaluations} evaluations do not fit into {steps} steps: one a step"))
+        found.append(
+            Finding(
+                "crowded-evaluations",
+                "warning",
+                f"{recipe.evaluations} evaluations do not fit into {steps} steps: one a step",
+            )
+        )
     if recipe.patience and recipe.patience >= recipe.evaluations:
-        found.append(Finding("idle-patience", "warning",
-                             f"a patience of {recipe.patience} can't stop a run of {recipe.evaluations} evaluations"))
+        found.append(
+            Finding(
+                "idle-patience",
+                "warning",
+                f"a patience of {recipe.patience} can't stop a run of {recipe.evaluations} evaluations",
+            )
+        )
     return found
 
 # %% ../../nbs/3_training/schedule.ipynb #plateau-02
-FIRST_LOSS = 1.2    # times the loss of guessing: the highest a loss a token starts at
+FIRST_LOSS = 1.2  # times the loss of guessing: the highest a loss a token starts at
 
 
 def plateau(
-    losses: Sequence[float],    # a token, in nats, one a step from the first
-    rates: Sequence[float],     # the learning rate of each of these steps
-    peak: float,                # that the rate is meant to reach
-    vocabulary_size: int,       # 0: the units are not judged
+    losses: Sequence[float],  # a token, in nats, one a step from the first
+    rates: Sequence[float],  # the learning rate of each of these steps
+    peak: float,  # that the rate is meant to reach
+    vocabulary_size: int,  # 0: the units are not judged
 ) -> str:
     "In words, what the losses seen so far are worth. Raises BadInput if they and the rates differ in number."
     if len(losses) != len(rates) or not len(losses):
-        raise BadInput("rates", len(rates), f"as many as there are losses ({len(losses)}), and one at least")
+        raise BadInput(
+            "rates", len(rates), f"as many as there are losses ({len(losses)}), and one at least"
+        )
     broken = [step for step, loss in enumerate(losses, 1) if not math.isfinite(loss)]
     if broken:
         return f"diverged: the loss is {losses[broken[0] - 1]} from step {broken[0]} on"
@@ -141,37 +185,48 @@ def _scaled(first: float, vocabulary_size: int) -> str:
     guessing = math.log(vocabulary_size) if vocabulary_size else math.inf
     if first <= FIRST_LOSS * guessing:
         return ""
-    return (f"scaled: the first loss of {first:.1f} is {first / guessing:.1f} times that of guessing among "
-            f"{vocabulary_size:,} tokens ({guessing:.1f}), so it is no mean per token; gradient accumulation "
-            f"multiplies it like that")
+    return (
+        f"scaled: the first loss of {first:.1f} is {first / guessing:.1f} times that of guessing among "
+        f"{vocabulary_size:,} tokens ({guessing:.1f}), so it is no mean per token; gradient accumulation "
+        f"multiplies it like that"
+    )
 
 
 def _in_warmup(rates: Sequence[float], peak: float) -> str:
     "Whether the learning rate is still on its way up."
     if rates[-1] < max(rates) or rates[-1] >= peak * (1 - 1e-6):
         return ""
-    return (f"still in warm-up: at step {len(rates)} the learning rate is {rates[-1] / peak:.0%} of its peak and has "
-            f"averaged {np.mean(rates) / peak:.0%}; a loss that stands still means nothing yet")
+    return (
+        f"still in warm-up: at step {len(rates)} the learning rate is {rates[-1] / peak:.0%} of its peak and has "
+        f"averaged {np.mean(rates) / peak:.0%}; a loss that stands still means nothing yet"
+    )
 
 
 def _trend(losses: Sequence[float]) -> str:
     "Whether the loss of a run at its full rate falls, stands or rises."
-    quarters = [float(part.mean()) for part in np.array_split(np.asarray(losses, float), 4) if len(part)]
+    quarters = [
+        float(part.mean()) for part in np.array_split(np.asarray(losses, float), 4) if len(part)
+    ]
     if len(losses) < 8:
         return f"too early to say: {len(losses)} steps"
     if quarters[-1] > 1.3 * min(quarters):
         return f"diverged: the loss rose from {min(quarters):.2f} to {quarters[-1]:.2f}"
     if quarters[-1] > 0.98 * quarters[-2]:
-        return (f"a plateau at {quarters[-1]:.2f}: the rate has been at its peak, so the schedule is not the reason; "
-                f"look at the data and the rate")
+        return (
+            f"a plateau at {quarters[-1]:.2f}: the rate has been at its peak, so the schedule is not the reason; "
+            f"look at the data and the rate"
+        )
     return f"falling: from {quarters[-2]:.2f} to {quarters[-1]:.2f} over the last two quarters"
 
 # %% ../../nbs/3_training/schedule.ipynb #same-02
 def same_plateau(
-    first: Sequence[float],     # losses of one run
-    second: Sequence[float],    # and of the same run at another learning rate
-    tolerance: float = 0.05,    # share by which the ends may differ
+    first: Sequence[float],  # losses of one run
+    second: Sequence[float],  # and of the same run at another learning rate
+    tolerance: float = 0.05,  # share by which the ends may differ
 ) -> bool:
     "Whether two runs at different learning rates stand at the same loss: then the rate is not the reason."
-    ends = [float(np.asarray(losses, float)[-max(1, len(losses) // 4):].mean()) for losses in (first, second)]
+    ends = [
+        float(np.asarray(losses, float)[-max(1, len(losses) // 4) :].mean())
+        for losses in (first, second)
+    ]
     return abs(ends[0] - ends[1]) <= tolerance * max(map(abs, ends))

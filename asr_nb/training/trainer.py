@@ -24,7 +24,9 @@ import transformers
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from ..checks import BadInput, canonical_json, sha256, write_atomic
-from ..models.family import Example, Family, apply_lora, evaluating, reinitialise
+from ..models.adapters import apply_lora, reinitialise
+from ..models.family import Family, evaluating
+from ..preprocessing.store.examples import Example
 from .checkpoints import flaw, newest_verified
 from .recipes import Recipe
 from .schedule import Finding, lint, refused, total_steps, warmup_steps
@@ -33,11 +35,16 @@ from .watch import Journal, Watch, best_step, gave_up, on_device
 # %% ../../nbs/3_training/trainer.ipynb #loss-02
 class TokenTrainer(Trainer):
     "A Trainer whose loss is the family's own, as a mean per label token over the whole effective batch."
-    loss_is_scaled_for_ga = True    # by the tokens of the whole batch, in compute_loss
+
+    loss_is_scaled_for_ga = True  # by the tokens of the whole batch, in compute_loss
 
     def __init__(self, family: Family, watch: Watch, **settings: Any):
-        super().__init__(model=family.model, data_collator=family.collate, callbacks=[watch], **settings)
-        self.model_accepts_loss_kwargs = True   # the same, for a transformers that has no loss_is_scaled_for_ga
+        super().__init__(
+            model=family.model, data_collator=family.collate, callbacks=[watch], **settings
+        )
+        self.model_accepts_loss_kwargs = (
+            True  # the same, for a transformers that has no loss_is_scaled_for_ga
+        )
         self.remove_callback(PrinterCallback)
         self.family, self.watch = family, watch
 
@@ -46,7 +53,9 @@ class TokenTrainer(Trainer):
     ) -> tuple[list[dict], torch.Tensor]:
         "The micro-batches of one step, and how many label tokens they hold together."
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, torch.as_tensor(sum((batch["labels"] != -100).sum() for batch in batches)).to(device)
+        return batches, torch.as_tensor(
+            sum((batch["labels"] != -100).sum() for batch in batches)
+        ).to(device)
 
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -57,28 +66,42 @@ class TokenTrainer(Trainer):
     def evaluate(self, *arguments: Any, **settings: Any) -> dict[str, float]:
         "Measure the dev set as Watch does it, and stop if that was one time too many without a better WER."
         self.watch.evaluate(self.state.global_step)
-        self.control.should_evaluate = False      # or the end of an epoch would ask again
+        self.control.should_evaluate = False  # or the end of an epoch would ask again
         if gave_up(self.watch.journal.evaluations(), self.watch.recipe.patience):
             self.control.should_training_stop = True
         return {}
 
 # %% ../../nbs/3_training/trainer.ipynb #arguments-02
 def arguments(
-    recipe: Recipe,   # with its learning rate and its steps settled
-    folder: Path,     # for the checkpoints
+    recipe: Recipe,  # with its learning rate and its steps settled
+    folder: Path,  # for the checkpoints
 ) -> TrainingArguments:
     "The settings of the Trainer."
     cuda = torch.cuda.is_available()
     settings = TrainingArguments(
-        output_dir=str(folder), max_steps=recipe.steps, seed=recipe.seed,
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        seed=recipe.seed,
         per_device_train_batch_size=recipe.micro_batch or recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulation,
-        learning_rate=recipe.learning_rate, lr_scheduler_type="linear", warmup_steps=warmup_steps(recipe, recipe.steps),
-        optim="adamw_torch", weight_decay=recipe.weight_decay, max_grad_norm=1.0,
-        fp16=cuda, use_cpu=not cuda, dataloader_pin_memory=cuda,
-        logging_steps=1, logging_nan_inf_filter=False, save_strategy="no", eval_strategy="no",
-        remove_unused_columns=False, label_names=["labels"],
-        report_to="none", disable_tqdm=True, log_level="error",
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=warmup_steps(recipe, recipe.steps),
+        optim="adamw_torch",
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=1.0,
+        fp16=cuda,
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
     )
     settings._n_gpu = min(1, settings.n_gpu)
     return settings
@@ -106,8 +129,10 @@ def check_start(family: Family, examples: Sequence[Example]) -> float:
     with evaluating(family.model):
         loss, limit = float(family.loss(batch)), family.loss_limit(batch)
     assert math.isfinite(loss), f"the loss of the first batch is {loss} before any step was taken"
-    assert loss < limit, (f"the loss of the first batch is {loss:.2f} a token and {limit:.2f} is the most that makes "
-                          f"sense: it is a sum, or multiplied, or the weights are broken, or the model is sure and wrong")
+    assert loss < limit, (
+        f"the loss of the first batch is {loss:.2f} a token and {limit:.2f} is the most that makes "
+        f"sense: it is a sum, or multiplied, or the weights are broken, or the model is sure and wrong"
+    )
     return loss
 
 
@@ -119,23 +144,38 @@ def prepare(family: Family, recipe: Recipe) -> None:
     if recipe.method == "lora":
         apply_lora(family, recipe.rank, recipe.alpha, recipe.dropout, recipe.scope)
     family.set_regularisation(recipe.spec_augment, recipe.label_smoothing)
-    if any(weight.requires_grad and weight.dtype == torch.float16 for weight in family.model.parameters()):
-        raise BadInput("precision", "float16", f"{recipe.method} trains these weights, so load them as float32")
+    if any(
+        weight.requires_grad and weight.dtype == torch.float16
+        for weight in family.model.parameters()
+    ):
+        raise BadInput(
+            "precision", "float16", f"{recipe.method} trains these weights, so load them as float32"
+        )
 
 # %% ../../nbs/3_training/trainer.ipynb #claim-02
 def claim(
     folder: Path,
-    recipe: Recipe,                # with its learning rate and its steps settled
+    recipe: Recipe,  # with its learning rate and its steps settled
     family: Family,
-    examples: Sequence[Example],   # to train on
+    examples: Sequence[Example],  # to train on
 ) -> list[Finding]:
     "Write down whose run `folder` holds. Raises BadInput if it holds another; warns if it began elsewhere."
-    settings = {name: value for name, value in asdict(recipe).items() if name not in ("name", "note", "allow")}
-    course = settings | {"family": [family.name, family.fingerprint],
-                         "examples": sha256(canonical_json([(e.id, e.text) for e in examples]))}
+    settings = {
+        name: value
+        for name, value in asdict(recipe).items()
+        if name not in ("name", "note", "allow")
+    }
+    course = settings | {
+        "family": [family.name, family.fingerprint],
+        "examples": sha256(canonical_json([(e.id, e.text) for e in examples])),
+    }
     course = json.loads(canonical_json(course))
-    where = {"torch": torch.__version__, "transformers": transformers.__version__,
-             "threads": torch.get_num_threads(), "cuda": torch.cuda.is_available()}
+    where = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.is_available(),
+    }
     path = folder / "training.json"
     if not path.exists():
         write_atomic(path, canonical_json({"course": course, "where": where}))
@@ -143,10 +183,17 @@ def claim(
     held = json.loads(path.read_text(encoding="utf-8"))
     differing = [name for name in course if course[name] != held["course"].get(name)]
     if differing:
-        raise BadInput("folder", folder.resolve().name,
-                       f"it holds a run with other {', '.join(differing)}; use an empty one")
+        raise BadInput(
+            "folder",
+            folder.resolve().name,
+            f"it holds a run with other {', '.join(differing)}; use an empty one",
+        )
     begun = held["where"]
-    moved = [f"{name} {begun.get(name)} -> {now}" for name, now in where.items() if now != begun.get(name)]
+    moved = [
+        f"{name} {begun.get(name)} -> {now}"
+        for name, now in where.items()
+        if now != begun.get(name)
+    ]
     text = f"begun elsewhere ({', '.join(moved)}): not the same to the bit"
     return [Finding("moved", "warning", text)] if moved else []
 
@@ -154,57 +201,81 @@ def claim(
 @dataclass(frozen=True)
 class Trained:
     "What a training run was."
-    recipe: Recipe                    # as it was run: learning rate settled, length in steps
-    history: list[dict[str, float]]   # by step: loss, learning_rate, grad_norm; where measured dev_wer, dev_loss
-    steps: int                        # taken, over all sessions
-    seconds: float                    # in this session
-    resumed_from: int | None          # the step this session went on from
-    first_loss: float                 # of the first batch, before any step, a token
+
+    recipe: Recipe  # as it was run: learning rate settled, length in steps
+    history: list[
+        dict[str, float]
+    ]  # by step: loss, learning_rate, grad_norm; where measured dev_wer, dev_loss
+    steps: int  # taken, over all sessions
+    seconds: float  # in this session
+    resumed_from: int | None  # the step this session went on from
+    first_loss: float  # of the first batch, before any step, a token
     findings: list[Finding]
-    kept_step: int                    # whose weights were saved: the last, or with patience the best on dev
+    kept_step: int  # whose weights were saved: the last, or with patience the best on dev
     model_folder: Path
 
 
 def silent(row: dict) -> None:
     "Report nothing."
 
-
+# %% ../../nbs/3_training/trainer.ipynb #train-02b
 def train(
-    family: Family,                   # with its base weights; left with the trained ones
+    family: Family,  # with its base weights; left with the trained ones
     examples: Sequence[Example],
     dev_examples: Sequence[Example],
     recipe: Recipe,
-    folder: str | Path,               # of the run: checkpoints/, metrics.jsonl, training.json, model/
-    report: Callable[[dict], None] = silent,   # step, steps, and loss, learning_rate, seconds_left or dev_wer, dev_loss
-    score: Callable[[list[str], list[str]], float] = jiwer.wer,   # references, hypotheses -> dev WER as a fraction
+    folder: str | Path,  # of the run: checkpoints/, metrics.jsonl, training.json, model/
+    report: Callable[
+        [dict], None
+    ] = silent,  # step, steps, and loss, learning_rate, seconds_left or dev_wer, dev_loss
+    score: Callable[
+        [list[str], list[str]], float
+    ] = jiwer.wer,  # references, hypotheses -> dev WER as a fraction
 ) -> Trained:
     "Train, or go on training. Raises BadInput, AssertionError (labels or units), NotFinite."
     began, folder = time.monotonic(), Path(folder)
     recipe, findings = settle(family, recipe, len(examples), len(dev_examples))
     prepare(family, recipe)
     size = recipe.micro_batch or recipe.batch_size
-    first_loss = check_start(family, examples[:: max(1, len(examples) // size)][:size])   # not one speaker's alone
+    first_loss = check_start(
+        family, examples[:: max(1, len(examples) // size)][:size]
+    )  # not one speaker's alone
     findings += claim(folder, recipe, family, examples)
     checkpoint, rejected = newest_verified(folder / "checkpoints")
-    findings += [Finding("corrupt-checkpoint", "warning", f"{r.folder.name}: {r.reason}") for r in rejected]
+    findings += [
+        Finding("corrupt-checkpoint", "warning", f"{r.folder.name}: {r.reason}") for r in rejected
+    ]
     resumed_from = step_of(checkpoint)
     journal = Journal.reopen(folder / "metrics.jsonl", resumed_from or 0)
     watch = Watch(family, dev_examples, recipe, journal, report, score)
     with quiet():
         taken, kept = run(family, watch, examples, checkpoint)
         save_model(family, folder / "model")
-    return Trained(recipe, journal.history(), taken, time.monotonic() - began, resumed_from, first_loss, findings,
-                   kept, folder / "model")
+    return Trained(
+        recipe,
+        journal.history(),
+        taken,
+        time.monotonic() - began,
+        resumed_from,
+        first_loss,
+        findings,
+        kept,
+        folder / "model",
+    )
 
 # %% ../../nbs/3_training/trainer.ipynb #train-03
-def settle(family: Family, recipe: Recipe, utterances: int, dev: int) -> tuple[Recipe, list[Finding]]:
+def settle(
+    family: Family, recipe: Recipe, utterances: int, dev: int
+) -> tuple[Recipe, list[Finding]]:
     "The recipe with rate and steps settled, and its findings. Raises BadInput for errors that it does not allow."
     parameters = sum(weight.numel() for weight in family.model.parameters())
     recipe = recipe.for_model(parameters)
     findings = lint(recipe, utterances, parameters)
     errors = refused(recipe, findings)
     if errors:
-        raise BadInput(f"recipe {recipe.name}", errors[0].code, "; ".join(finding.text for finding in errors))
+        raise BadInput(
+            f"recipe {recipe.name}", errors[0].code, "; ".join(finding.text for finding in errors)
+        )
     if recipe.patience and not dev:
         raise BadInput("patience", recipe.patience, "0, since there is no dev set to stop early on")
     return replace(recipe, steps=total_steps(recipe, utterances), epochs=0.0), findings
@@ -228,10 +299,14 @@ def run(
     family: Family,
     watch: Watch,
     examples: Sequence[Example],
-    checkpoint: Path | None,       # to go on from
-) -> tuple[int, int]:              # the steps taken in all, and the one whose weights the model now has
+    checkpoint: Path | None,  # to go on from
+) -> tuple[int, int]:  # the steps taken in all, and the one whose weights the model now has
     "Take the steps that are left."
-    root, recipe, evaluations = watch.journal.path.parent / "checkpoints", watch.recipe, watch.journal.evaluations
+    root, recipe, evaluations = (
+        watch.journal.path.parent / "checkpoints",
+        watch.recipe,
+        watch.journal.evaluations,
+    )
     trainer = TokenTrainer(family, watch, args=arguments(recipe, root), train_dataset=examples)
     taken, loaded = step_of(checkpoint) or 0, None
     if taken < recipe.steps and not gave_up(evaluations(), recipe.patience):
@@ -240,7 +315,9 @@ def run(
     kept = (best_step(evaluations()) if recipe.patience else None) or taken
     if kept != loaded:
         restore(trainer, root / f"checkpoint-{kept}")
-    trainer.accelerator.unwrap_model(family.model, keep_fp32_wrapper=False)   # off with the mixed precision
+    trainer.accelerator.unwrap_model(
+        family.model, keep_fp32_wrapper=False
+    )  # off with the mixed precision
     family.model.zero_grad()
     return taken, kept
 
@@ -249,5 +326,7 @@ def restore(trainer: Trainer, checkpoint: Path) -> None:
     "Give the trainer's model the weights of a checkpoint. Raises BadInput if they are not what was saved."
     reason = flaw(checkpoint)
     if reason:
-        raise BadInput("checkpoint", checkpoint.name, f"it is needed and {reason}; delete all and train again")
+        raise BadInput(
+            "checkpoint", checkpoint.name, f"it is needed and {reason}; delete all and train again"
+        )
     trainer._load_from_checkpoint(str(checkpoint))

@@ -19,7 +19,8 @@ import torch
 from transformers import TrainerCallback
 
 from ..checks import canonical_json, write_atomic
-from ..models.family import Decoding, Example, Family, evaluating
+from ..models.family import Decoding, Family, evaluating
+from ..preprocessing.store.examples import Example
 from .checkpoints import seal, thin_out
 from .recipes import Recipe
 
@@ -27,13 +28,18 @@ from .recipes import Recipe
 @dataclass
 class Journal:
     "The rows of metrics.jsonl: one a step (loss, learning_rate, grad_norm), one an evaluation (dev_loss, dev_wer)."
+
     path: Path
     rows: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
     def reopen(cls, path: Path, step: int) -> "Journal":
         "The journal as it was at `step`; nothing is kept for step 0."
-        rows = [row for row in map(_parsed, path.read_text("utf-8").splitlines()) if row] if path.exists() else []
+        rows = (
+            [row for row in map(_parsed, path.read_text("utf-8").splitlines()) if row]
+            if path.exists()
+            else []
+        )
         kept = [row for row in rows if step and row["step"] <= step]
         write_atomic(path, "".join(canonical_json(row) + "\n" for row in kept))
         return cls(path, kept)
@@ -55,7 +61,7 @@ class Journal:
         "Dev WER by step."
         return {int(row["step"]): row["dev_wer"] for row in self.rows if "dev_wer" in row}
 
-
+# %% ../../nbs/3_training/watch.ipynb #journal-02b
 def _parsed(line: str) -> dict[str, float]:
     try:
         return json.loads(line)
@@ -67,7 +73,9 @@ def evaluation_steps(recipe: Recipe) -> list[int]:
     "The steps at which dev is measured, 0 and the last among them; none if the recipe asks for none."
     if not recipe.evaluations:
         return []
-    return sorted({round(recipe.steps * part / recipe.evaluations) for part in range(recipe.evaluations + 1)})
+    return sorted(
+        {round(recipe.steps * part / recipe.evaluations) for part in range(recipe.evaluations + 1)}
+    )
 
 
 def best_step(evaluations: Mapping[int, float]) -> int | None:
@@ -79,7 +87,9 @@ def best_step(evaluations: Mapping[int, float]) -> int | None:
 def gave_up(evaluations: Mapping[int, float], patience: int) -> bool:
     "Whether the last `patience` dev WERs were no better than one before them."
     wers = [evaluations[step] for step in sorted(evaluations)]
-    return bool(patience) and len(wers) > patience and min(wers[-patience:]) >= min(wers[:-patience])
+    return (
+        bool(patience) and len(wers) > patience and min(wers[-patience:]) >= min(wers[:-patience])
+    )
 
 # %% ../../nbs/3_training/watch.ipynb #dev-03
 def dev_loss(family: Family, examples: Sequence[Example], batch_size: int) -> float:
@@ -87,7 +97,7 @@ def dev_loss(family: Family, examples: Sequence[Example], batch_size: int) -> fl
     total, tokens = 0.0, 0
     with evaluating(family.model):
         for first in range(0, len(examples), batch_size):
-            batch = on_device(family, family.collate(examples[first: first + batch_size]))
+            batch = on_device(family, family.collate(examples[first : first + batch_size]))
             count = int((batch["labels"] != -100).sum())
             total, tokens = total + float(family.loss(batch)) * count, tokens + count
     return total / tokens
@@ -99,8 +109,8 @@ def on_device(family: Family, batch: Mapping[str, torch.Tensor]) -> dict[str, to
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 # %% ../../nbs/3_training/watch.ipynb #watch-02
-SAVE_SECONDS = 600      # between checkpoints at most: what a kill costs
-SKIPS = 20              # steps in a row that a gradient scaler may skip
+SAVE_SECONDS = 600  # between checkpoints at most: what a kill costs
+SKIPS = 20  # steps in a row that a gradient scaler may skip
 
 
 class NotFinite(ArithmeticError):
@@ -108,29 +118,36 @@ class NotFinite(ArithmeticError):
 
 
 def check_finite(
-    step: int, loss: float, grad_norm: float,
-    skipped: int,   # steps in a row that the scaler skipped before this one; without a scaler: SKIPS
-) -> int:           # and with this one
+    step: int,
+    loss: float,
+    grad_norm: float,
+    skipped: int,  # steps in a row that the scaler skipped before this one; without a scaler: SKIPS
+) -> int:  # and with this one
     "Raise NotFinite if the step shows a loss or a gradient that can't be learnt from."
     if not math.isfinite(loss):
-        raise NotFinite(f"step {step}: the loss is {loss}; an utterance with NaN in it, or too high a learning rate")
+        raise NotFinite(
+            f"step {step}: the loss is {loss}; an utterance with NaN in it, or too high a learning rate"
+        )
     if math.isfinite(grad_norm):
         return 0
     if skipped >= SKIPS:
-        raise NotFinite(f"step {step}: the loss is {loss:.3f} and its gradient {grad_norm}; too high a learning rate?")
+        raise NotFinite(
+            f"step {step}: the loss is {loss:.3f} and its gradient {grad_norm}; too high a learning rate?"
+        )
     return skipped + 1
 
 # %% ../../nbs/3_training/watch.ipynb #watch-03
 @dataclass(eq=False)
 class Watch(TrainerCallback):
     "What happens at the steps of a run: journal, report, evaluation, checkpoint."
+
     family: Family
     dev: Sequence[Example]
-    recipe: Recipe        # with its learning rate and its steps settled
+    recipe: Recipe  # with its learning rate and its steps settled
     journal: Journal
     report: Callable[[dict], None]
     score: Callable[[list[str], list[str]], float]
-    skipped: int = 0      # steps in a row that the gradient scaler skipped
+    skipped: int = 0  # steps in a row that the gradient scaler skipped
 
     @property
     def points(self) -> list[int]:
@@ -149,14 +166,21 @@ class Watch(TrainerCallback):
         control.should_evaluate = step in self.points
         control.should_save = step in self.points or step == self.recipe.steps or late
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **parts: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict | None = None, **parts: Any
+    ) -> None:
         "Check the step and write it down."
-        if "grad_norm" not in logs:      # the Trainer's own summary at the end
+        if "grad_norm" not in logs:  # the Trainer's own summary at the end
             return
-        step, row = state.global_step, {name: float(logs[name]) for name in ("loss", "learning_rate", "grad_norm")}
-        self.skipped = check_finite(step, row["loss"], row["grad_norm"], self.skipped if args.fp16 else SKIPS)
+        step, row = (
+            state.global_step,
+            {name: float(logs[name]) for name in ("loss", "learning_rate", "grad_norm")},
+        )
+        self.skipped = check_finite(
+            step, row["loss"], row["grad_norm"], self.skipped if args.fp16 else SKIPS
+        )
         if self.skipped:
-            row.pop("grad_norm")         # JSON has no infinity
+            row.pop("grad_norm")  # JSON has no infinity
         self.journal.add(step=step, **row)
         left = (self.recipe.steps - step) * (time.monotonic() - self.began) / (step - self.first)
         self.report({"step": step, "steps": self.recipe.steps, "seconds_left": left, **row})
@@ -166,15 +190,22 @@ class Watch(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (folder / "training_args.bin").unlink(missing_ok=True)
         seal(folder)
-        thin_out(args.output_dir, best=best_step(self.journal.evaluations()) if self.recipe.patience else None)
+        thin_out(
+            args.output_dir,
+            best=best_step(self.journal.evaluations()) if self.recipe.patience else None,
+        )
         self.saved = time.monotonic()
 
     def evaluate(self, step: int) -> None:
         "Measure the dev set and write it down."
         heard = self.family.decode(self.dev, Decoding())
-        wer = self.score([example.text for example in self.dev], [hypothesis.text for hypothesis in heard])
+        wer = self.score(
+            [example.text for example in self.dev], [hypothesis.text for hypothesis in heard]
+        )
         loss = dev_loss(self.family, self.dev, self.recipe.micro_batch or self.recipe.batch_size)
         if not math.isfinite(loss + wer):
             raise NotFinite(f"step {step}: the dev set has a loss of {loss} and a WER of {wer}")
         self.journal.add(step=step, dev_wer=float(wer), dev_loss=loss)
-        self.report({"step": step, "steps": self.recipe.steps, "dev_wer": float(wer), "dev_loss": loss})
+        self.report(
+            {"step": step, "steps": self.recipe.steps, "dev_wer": float(wer), "dev_loss": loss}
+        )
