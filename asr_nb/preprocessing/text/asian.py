@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 
 from ...checks import BadInput
-from .normalisers import cardinals
+from . import cardinals
 from .numerals import Numerals, apart, say_numbers
 from .rules import Rules, language
 from .spelling import Normaliser, fold, words

@@ -9,7 +9,7 @@ __all__ = ['danish', 'CORAL_CHARACTERS', 'coral', 'in_coral_figures']
 import re
 import unicodedata
 
-from .normalisers import cardinals
+from . import cardinals
 from .numerals import Numerals
 from .rules import Rules, language
 from .spelling import Normaliser

@@ -8,7 +8,7 @@ __all__ = ['english', 'french', 'german', 'spanish', 'russian']
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #imports-01
 import re
 
-from .normalisers import cardinals
+from . import cardinals
 from .cardinals import ENGLISH_WORDS
 from .numerals import Numerals
 from .rules import Rules, language
