@@ -178,7 +178,7 @@ def _in_warmup(rates: Sequence[float], peak: float) -> list[Finding]:
     )
     return [Finding("warning", "in-warmup", text)]
 
-
+# %% ../../nbs/3_training/schedule.ipynb #plateau-08
 def _trend(losses: Sequence[float]) -> Finding:
     "Whether the loss of a run at its full rate falls, stands or rises."
     parts = np.array_split(np.asarray(losses, float), 4)
@@ -231,7 +231,7 @@ def same_plateau(first: Course, second: Course) -> bool:
     ends = first.end, second.end
     return abs(ends[0] - ends[1]) <= SAME_END * max(map(abs, ends))
 
-
+# %% ../../nbs/3_training/schedule.ipynb #same-05
 def same_plateaus(courses: Iterable[Course]) -> list[Finding]:
     "A note on each pair of runs that ended on the same plateau at different learning rates."
     text = (
