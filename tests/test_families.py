@@ -82,8 +82,8 @@ def test_made_up_families_go_the_whole_way(place: Path) -> None:
         assert name in plan.out
     assert "train-pocketsphinx" not in plan.out
     assert "pocketsphinx: no recipe trains it" in plan.out
-    said = command("run", "made-up.yaml", "--out", "runs", cwd=place, **environment(place))
-    assert said.code == 0, said.err
+    answer = command("run", "made-up.yaml", "--out", "runs", cwd=place, **environment(place))
+    assert answer.code == 0, answer.err
     folders = run_folders(place / "runs" / "made-up")
     record = result(folders["train-tiny-short"])
     assert record["metrics"]["train.steps"]["value"] == 4
@@ -103,9 +103,9 @@ def test_made_up_families_go_the_whole_way(place: Path) -> None:
 
 
 def test_without_its_entry_a_family_is_refused_by_name(place: Path) -> None:
-    said = command("plan", "made-up.yaml", cwd=place)
+    answer = command("plan", "made-up.yaml", cwd=place)
     needed = "models[0].family: 'toy' can't be used; allowed: ctc, external, whisper"
-    assert said.code == 2 and needed in said.err
+    assert answer.code == 2 and needed in answer.err
 
 
 def test_a_folder_may_end_in_the_name_of_another_model(place: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_folder_may_end_in_the_name_of_another_model(place: Path) -> None:
     assert [note.where for note in model_notes(lab)] == names[1:]
     (place / "mine" / "whisper-base" / "config.json").write_text("{}")
     (place / "theirs" / "whisper-base" / "config.json").write_text("{}")
-    said = command("plan", "alias.yaml", "--out", "runs", cwd=place)
-    assert said.code == 0, said.err
-    assert f"{names[1]}: it has digits in its name because whisper-base means" in said.out
-    assert str(place) not in said.out
+    answer = command("plan", "alias.yaml", "--out", "runs", cwd=place)
+    assert answer.code == 0, answer.err
+    assert f"{names[1]}: it has digits in its name because whisper-base means" in answer.out
+    assert str(place) not in answer.out

@@ -134,7 +134,7 @@ def generation_of(
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-04
 def _small_config(tokens: int, generation: Any, width: int, layers: int, heads: int) -> Any:
-    "A WhisperConfig of that many tokens; what ends and starts is taken from `generation`."
+    "A WhisperConfig of that many tokens; its special tokens are those of `generation`."
     from transformers import WhisperConfig
 
     ends = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -300,7 +300,7 @@ def targets(
     prompts: Sequence[int],  # tokens of each prompt
     padding: int,  # token that fills the decoder's input
 ) -> dict[str, torch.Tensor]:  # int64, shape (batch, longest - 1)
-    "What the decoder reads and what it should say next; -100 where nothing is learnt."
+    "What the decoder reads and what it should write next; -100 where nothing is learnt."
     import torch
 
     longest, inputs, labels = max(map(len, sequences)), [], []

@@ -299,18 +299,18 @@ def run(
         watch.journal.evaluations,
     )
     trainer = TokenTrainer(family, watch, args=arguments(recipe, root), train_dataset=examples)
-    taken, loaded = step_of(checkpoint) or 0, None
-    if taken < recipe.steps and not gave_up(evaluations(), recipe.patience):
+    steps, loaded = step_of(checkpoint) or 0, None
+    if steps < recipe.steps and not gave_up(evaluations(), recipe.patience):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        taken = loaded = trainer.state.global_step
-    best = (best_step(evaluations()) if recipe.patience else None) or taken
+        steps = loaded = trainer.state.global_step
+    best = (best_step(evaluations()) if recipe.patience else None) or steps
     if best != loaded:
         restore(trainer, root / f"checkpoint-{best}")
     trainer.accelerator.unwrap_model(
         family.model, keep_fp32_wrapper=False
     )  # off with the mixed precision
     family.model.zero_grad()
-    return taken, best
+    return steps, best
 
 
 def restore(trainer: Trainer, checkpoint: Path) -> None:
