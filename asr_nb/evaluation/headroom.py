@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..checks import BadInput, one_of
 from .power import Power, blocks_needed
-from .significance import Interval
+from .intervals import Interval
 
 # %% auto #0
 __all__ = ['WORDS', 'ENOUGH', 'WORTH', 'BEST_GAIN', 'FALL', 'Finding', 'Base', 'Probe', 'Verdict', 'judge']
