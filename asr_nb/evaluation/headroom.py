@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..checks import BadInput, one_of
-from .intervals import Interval, percent
+from .intervals import Interval, percent, points
 from .power import Power, blocks_needed
 from ..findings import Finding
 
@@ -109,7 +109,7 @@ def _need(base: Base, target: float) -> Finding:
             "harm in seed 003; state a target if less is needed",
         )
     if value > target:
-        gap = f"{100 * (value - target):.1f} points above"
+        gap = f"{points(value - target)} above"
         return _reason("gap", f"{rate} is {gap} the target of {percent(target)}")
     return _reason("good-enough", f"{rate} is not above the target of {percent(target)}")
 
@@ -145,7 +145,7 @@ def _shows(base: Base, target: float, power: Power | None) -> Finding:
         else f"{percent(BEST_GAIN, 0)} of the errors, the most won in seed 003, would be "
         f"{100 * BEST_GAIN * rate:.1f}, and all of them"
     )
-    text = f"the test set can show {100 * smallest:.1f} points and more; {way} {100 * stake:.1f}"
+    text = f"the test set can show {points(smallest)} and more; {way} {100 * stake:.1f}"
     if stake and smallest > stake:
         count = blocks_needed(power, stake)
         text += f": about {count:,} blocks like its {power.blocks} would show that"

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 # %% auto #0
-__all__ = ['CONFIDENCE', 'DASH', 'DECIMALS', 'BETTER', 'WORSE', 'NOT_SHOWN', 'MAYBE_WORSE', 'NO_VERDICT', 'LEVEL', 'LOUD',
-           'PHRASES', 'Interval', 'percent', 'interval_text', 'verdict', 'verdict_among', 'verdict_markdown',
-           'verdict_class', 'verdict_html', 'verdict_phrase']
+__all__ = ['CONFIDENCE', 'CHANGE', 'DASH', 'DECIMALS', 'BETTER', 'WORSE', 'NOT_SHOWN', 'MAYBE_WORSE', 'NO_VERDICT', 'LEVEL',
+           'LOUD', 'PHRASES', 'Interval', 'percent', 'points', 'interval_text', 'verdict', 'verdict_among',
+           'verdict_markdown', 'verdict_class', 'verdict_html', 'verdict_phrase']
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #interval-02
 CONFIDENCE = 0.95
+CHANGE = "_change"  # what the name of a difference has after that of its metric
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ DECIMALS = {"words per minute": 1}  # units with a fixed number of decimals, bes
 def percent(fraction: float | None, decimals: int = 1) -> str:
     "A fraction in per cent; a dash for none."
     return DASH if fraction is None else f"{100 * fraction:.{decimals}f} %"
+
+
+def points(fraction: float) -> str:
+    "A distance between two rates, in percentage points, without a sign."
+    return f"{100 * fraction:.1f} points"
 
 
 def _number(value: float, unit: str, sign: str) -> str:  # sign: "" or "+"

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..checks import from_mapping
 from ..evaluation.headroom import Base, Probe, Verdict, judge
-from ..evaluation.intervals import DASH, Interval, interval_text
+from ..evaluation.intervals import DASH, Interval, interval_text, points
 from ..evaluation.power import Power
 from ..findings import findings_markdown
 from .experiment import Experiment, unmeasured
@@ -220,7 +220,7 @@ def sweep_rows(known: Mapping[str, Evidence]) -> list[dict[str, str]]:
                 "real-time factor": DASH if base.speed is None else f"{base.speed:.3f}",
                 "smallest difference that test can show": "none"
                 if small is None
-                else f"{100 * small:.1f} points",
+                else points(small),
             }
         )
     return rows
