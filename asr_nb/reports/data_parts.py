@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.intervals import DASH, percent
 from ..preprocessing.corpus.splits import split_hash
 from ..preprocessing.corpus.utterances import SPLITS, Utterance
-from .figures import BLUE, GREY, ORANGE, percent
+from .figures import BLUE, GREY, ORANGE
 from ..preprocessing.store.prepared import PreparedSet
 from ..runs.privacy import OPEN, Veil
 
@@ -58,14 +59,14 @@ class Part:
 # %% ../../nbs/7_reports/data_parts.ipynb #parts-02b
 def parts(sets: Iterable[PreparedSet]) -> list[Part]:
     "The parts of the sets, in their order."
-    found = []
+    split_parts = []
     for made in sets:
         levels = {row["id"]: row for row in made.measures()}
         for split in dict.fromkeys((*SPLITS, *(row.split for row in made.utterances))):
             if rows := tuple(made.of(split)):
                 measured = ([levels[row.id][when] for row in rows] for when in ("before", "after"))
-                found.append(Part(made.name, split, rows, *map(_levels, measured)))
-    return found
+                split_parts.append(Part(made.name, split, rows, *map(_levels, measured)))
+    return split_parts
 
 
 def _levels(measured: Sequence[Mapping[str, float]]) -> np.ndarray:
@@ -107,15 +108,15 @@ def long(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def by_set(given: Iterable[Part]) -> dict[str, list[Part]]:
+def by_set(corpus: Iterable[Part]) -> dict[str, list[Part]]:
     "The parts of each set."
-    found: dict[str, list[Part]] = {}
-    for part in given:
-        found.setdefault(part.set, []).append(part)
-    return found
+    sets: dict[str, list[Part]] = {}
+    for part in corpus:
+        sets.setdefault(part.set, []).append(part)
+    return sets
 
 # %% ../../nbs/7_reports/data_parts.ipynb #splits-02
-def split_rows(given: Iterable[Part], veil: Veil = OPEN) -> list[dict[str, Any]]:
+def split_rows(corpus: Iterable[Part], veil: Veil = OPEN) -> list[dict[str, Any]]:
     "Table: the size of each part, and the hash of its ids; under a veil it is salted, or a guess at the ids could be proved."
     return [
         {
@@ -125,10 +126,10 @@ def split_rows(given: Iterable[Part], veil: Veil = OPEN) -> list[dict[str, Any]]
             "in all": long(part.seconds.sum()),
             "half under (s)": f"{np.median(part.seconds):.1f}",
             "longest (s)": f"{part.seconds.max():.1f}",
-            "words": f"{part.words.sum():,}" if part.words.any() else "–",
+            "words": f"{part.words.sum():,}" if part.words.any() else DASH,
             "split hash": veil.id(split_hash(part.rows))[:12],
         }
-        for part in given
+        for part in corpus
     ]
 
 # %% ../../nbs/7_reports/data_parts.ipynb #panels-02
@@ -170,20 +171,20 @@ def outlines(axis: Any, values: Mapping[str, np.ndarray]) -> None:  # of each sp
         axis.legend(fontsize=8, handlelength=1.6)
 
 # %% ../../nbs/7_reports/data_parts.ipynb #panels-02b
-def titled(axis: Any, name: str, said: str) -> None:
+def titled(axis: Any, name: str, text: str) -> None:
     "Write above an axis what it is of, and what is to be seen."
-    axis.set_title(f"{name}\n{said}", fontsize=8.5, fontweight="normal")
+    axis.set_title(f"{name}\n{text}", fontsize=8.5, fontweight="normal")
 
 # %% ../../nbs/7_reports/data_parts.ipynb #durations-02
 NEAR_WINDOW = 0.9  # of what the models take at once
 
 
 def show_durations(
-    given: Iterable[Part], window: float = 30.0
+    corpus: Iterable[Part], window: float = 30.0
 ) -> Any:  # window: seconds that the models take
     "Histogram of the durations of each set; the matplotlib figure."
-    figure, axes = panels(len(by_set(given := list(given))))
-    for axis, (name, mine) in zip(axes, by_set(given).items()):
+    figure, axes = panels(len(by_set(corpus := list(corpus))))
+    for axis, (name, mine) in zip(axes, by_set(corpus).items()):
         seconds = np.concatenate([part.seconds for part in mine])
         outlines(axis, {part.split: part.seconds for part in mine})
         near = np.mean(seconds >= NEAR_WINDOW * window)

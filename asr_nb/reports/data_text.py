@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..evaluation.intervals import percent
 from ..preprocessing.corpus.leaks import Near, near_duplicates
 from ..preprocessing.corpus.utterances import Utterance
 from .data_parts import Part, by_set, language_of, long, panels, safe, titled
-from .figures import BLUE, ORANGE, percent
+from .figures import BLUE, ORANGE
 
 # %% ../../nbs/7_reports/data_text.ipynb #rates-02
 TOO_FAST, TOO_SLOW, ADDED = 1.75, 1 / 3, 5  # times the usual; characters
@@ -35,11 +36,11 @@ class Odd(NamedTuple):
     times: float  # of what is usual for its duration
 
 
-def odd_rates(given: Iterable[Part]) -> list[Odd]:
+def odd_rates(corpus: Iterable[Part]) -> list[Odd]:
     "What is too fast or too slow to be right, the oddest first."
     spoken = [
         (part.set, row, int(count))
-        for part in given
+        for part in corpus
         for row, count in zip(part.rows, part.characters)
         if count and row.duration > 0
     ]
@@ -47,93 +48,80 @@ def odd_rates(given: Iterable[Part]) -> list[Odd]:
     for name, row, count in spoken:
         rates[name, row.language].append(count / row.duration)
     usual = {key: float(np.median(values)) for key, values in rates.items()}
-    found = (
+    odd = (
         Odd(name, row, count, (count + ADDED) / (usual[name, row.language] * row.duration + ADDED))
         for name, row, count in spoken
     )
     return sorted(
-        (odd for odd in found if not TOO_SLOW <= odd.times <= TOO_FAST),
-        key=lambda odd: (-abs(math.log(odd.times)), odd.set, odd.row.id),
+        (one for one in odd if not TOO_SLOW <= one.times <= TOO_FAST),
+        key=lambda one: (-abs(math.log(one.times)), one.set, one.row.id),
     )
 
 # %% ../../nbs/7_reports/data_text.ipynb #rates-05
 DRAWN = 3000  # points of a figure; more are drawn over each other
 
 # %% ../../nbs/7_reports/data_text.ipynb #rates-05b
-def show_rates(given: Iterable[Part]) -> Any:
+def _draw_rates(axis: Any, seconds: np.ndarray, characters: np.ndarray, odd: Sequence[Odd]) -> None:
+    "A dot for each utterance, at most DRAWN of them; a triangle for each odd one."
+    every, size = -(-len(seconds) // DRAWN), 3 if len(seconds) > 1000 else 5
+    dots = seconds[::every], characters[::every]
+    axis.plot(*dots, ".", color=BLUE, alpha=0.5, mew=0, ms=size)
+    for marker, here in (
+        ("^", [one for one in odd if one.times > 1]),
+        ("v", [one for one in odd if one.times < 1]),
+    ):
+        places = [one.row.duration for one in here], [one.characters for one in here]
+        axis.plot(*places, marker, color=ORANGE, ms=5, ls="")
+
+
+def show_rates(corpus: Iterable[Part]) -> Any:
     "Characters over seconds of each set, odd ones marked; the matplotlib figure."
-    given = list(given)
-    named = by_set(part for part in given if part.characters.any())
-    odd = odd_rates(given)
+    corpus = list(corpus)
+    named = by_set(part for part in corpus if part.characters.any())
+    odd = odd_rates(corpus)
     figure, axes = panels(len(named))
     for axis, (name, mine) in zip(axes, named.items()):
         seconds, characters = (
             np.concatenate([getattr(part, key) for part in mine])
             for key in ("seconds", "characters")
         )
-        every = -(-len(seconds) // DRAWN)
-        axis.plot(
-            seconds[::every],
-            characters[::every],
-            ".",
-            color=BLUE,
-            alpha=0.5,
-            mew=0,
-            ms=3 if len(seconds) > 1000 else 5,
-        )
         marked = [one for one in odd if one.set == name]
-        for marker, here in (
-            ("^", [one for one in marked if one.times > 1]),
-            ("v", [one for one in marked if one.times < 1]),
-        ):
-            axis.plot(
-                [one.row.duration for one in here],
-                [one.characters for one in here],
-                marker,
-                color=ORANGE,
-                ms=5,
-                ls="",
-            )
+        _draw_rates(axis, seconds, characters, marked)
         rate = np.median(characters[characters > 0] / seconds[characters > 0])
-        titled(
-            axis, name, f"{rate:.1f} characters a second" + f"; {len(marked)} odd" * bool(marked)
-        )
-        axis.set(
-            xlabel="duration (s)",
-            xlim=(0, None),
-            ylim=(0, None),
-            ylabel="characters written" if axis is axes[0] else "",
-        )
+        count = f"; {len(marked)} odd" if marked else ""
+        titled(axis, name, f"{rate:.1f} characters a second{count}")
+        label = "characters written" if axis is axes[0] else ""
+        axis.set(xlabel="duration (s)", xlim=(0, None), ylim=(0, None), ylabel=label)
     return figure
 
 # %% ../../nbs/7_reports/data_text.ipynb #rates-07
-def text_rows(given: Iterable[Part]) -> list[dict[str, Any]]:
+def text_rows(corpus: Iterable[Part]) -> list[dict[str, Any]]:
     "Table: of each part with text its words, characters and speaking rate."
-    given, found = list(given), []
-    odd = Counter((one.set, one.row.split, one.times > 1) for one in odd_rates(given))
-    for part in (part for part in given if part.characters.any()):
-        said = part.characters > 0
+    corpus, rows = list(corpus), []
+    odd = Counter((one.set, one.row.split, one.times > 1) for one in odd_rates(corpus))
+    for part in (part for part in corpus if part.characters.any()):
+        spoken = part.characters > 0
         rate = np.percentile(
-            part.characters[said] / np.maximum(part.seconds[said], 1e-3), (50, 5, 95)
+            part.characters[spoken] / np.maximum(part.seconds[spoken], 1e-3), (50, 5, 95)
         )
         counted = part.words if part.words.any() else part.characters
-        found.append(
+        rows.append(
             {
                 "set": part.set,
                 "split": part.split or "none",
                 "counted": "words" if part.words.any() else "characters",
                 "in all": f"{counted.sum():,}",
-                "an utterance": f"{np.median(counted[said]):.0f}",
+                "an utterance": f"{np.median(counted[spoken]):.0f}",
                 "the longest": int(counted.max()),
                 "characters a second [90 %]": "{:.1f} [{:.1f}, {:.1f}]".format(*rate),
                 "too fast": odd[part.set, part.split, True],
                 "too slow": odd[part.set, part.split, False],
             }
         )
-    return found
+    return rows
 
 # %% ../../nbs/7_reports/data_text.ipynb #rates-07b
-def odd_rows(given: Iterable[Part], count: int = 8, private: bool = False) -> list[dict[str, Any]]:
+def odd_rows(corpus: Iterable[Part], count: int = 8, private: bool = False) -> list[dict[str, Any]]:
     "Table: the transcripts that fit their sound least; nothing of a private corpus."
     return (
         []
@@ -149,7 +137,7 @@ def odd_rows(given: Iterable[Part], count: int = 8, private: bool = False) -> li
                 "so": "longer than its sound" if odd.times > 1 else "words may be missing",
                 "transcript": safe(odd.row.text),
             }
-            for odd in odd_rates(given)[:count]
+            for odd in odd_rates(corpus)[:count]
         ]
     )
 
@@ -257,31 +245,31 @@ def character_kinds(mine: Sequence[Part]) -> dict[str, Counter[str]]:
     "The characters of one set by what they are; `untaught`: in dev or test, never in training."
     languages = {row.language for part in mine for row in part.rows}
     counts = characters_of(row for part in mine for row in part.rows)
-    found = {kind: Counter() for kind in KINDS}
+    kinds = {kind: Counter() for kind in KINDS}
     for character, count in counts.items():
         kind = kind_of(character, languages)
-        found[kind][character] = count
+        kinds[kind][character] = count
         if kind == "letter" and count < RARE:
-            found["rare"][character] = count
+            kinds["rare"][character] = count
     taught = characters_of(row for part in mine if part.split == "train" for row in part.rows)
-    found["untaught"] = Counter({c: n for c, n in counts.items() if taught and c not in taught})
-    return found
+    kinds["untaught"] = Counter({c: n for c, n in counts.items() if taught and c not in taught})
+    return kinds
 
 
-def character_rows(given: Iterable[Part], private: bool = False) -> list[dict[str, Any]]:
+def character_rows(corpus: Iterable[Part], private: bool = False) -> list[dict[str, Any]]:
     "Table: which characters each set has; of a private one only the ordinary letters are shown."
     rows = []
-    for name, mine in by_set(part for part in given if part.characters.any()).items():
+    for name, mine in by_set(part for part in corpus if part.characters.any()).items():
         for kind, counts in character_kinds(mine).items():
             if counts:
-                shown = _inventory(counts) if not private or kind == "letter" else "not shown"
+                inventory = _inventory(counts) if not private or kind == "letter" else "not shown"
                 rows.append(
                     {
                         "set": name,
                         "what": KINDS.get(kind, "in dev or test, never in training"),
                         "different": f"{len(counts):,}",
                         "in all": f"{counts.total():,}",
-                        "which, and how often": shown,
+                        "which, and how often": inventory,
                     }
                 )
     return rows
@@ -293,19 +281,19 @@ def _counted(values: Iterable[str], rows: Sequence[Utterance], most: int = 8) ->
     for value, row in zip(values, rows):
         count[value] += 1
         seconds[value] += row.duration
-    shown = [
+    texts = [
         f"{safe(value, 24) or '(none)'}: {n:,} ({long(seconds[value])})"
         for value, n in count.most_common(most)
     ]
-    return ", ".join(shown) + (f" … and {len(count) - most:,} more" if len(count) > most else "")
+    return ", ".join(texts) + (f" … and {len(count) - most:,} more" if len(count) > most else "")
 
 
-def label_rows(given: Iterable[Part], private: bool = False) -> list[dict[str, Any]]:
+def label_rows(corpus: Iterable[Part], private: bool = False) -> list[dict[str, Any]]:
     "Table: how many utterances, and how much of them, have each language and each value of a tag."
-    found = []
-    for name, mine in by_set(given).items():
+    table = []
+    for name, mine in by_set(corpus).items():
         rows = [row for part in mine for row in part.rows]
-        found.append(
+        table.append(
             {
                 "set": name,
                 "label": "language",
@@ -314,23 +302,25 @@ def label_rows(given: Iterable[Part], private: bool = False) -> list[dict[str, A
         )
         for tag in [] if private else dict.fromkeys(tag for row in rows for tag in row.tags):
             values = [row.tags.get(tag, "") for row in rows]
-            shown = _counted(values, rows) if len(set(values)) > 1 else f"all {safe(values[0], 24)}"
-            found.append({"set": name, "label": safe(tag), "values": shown})
-    return found
+            text = _counted(values, rows) if len(set(values)) > 1 else f"all {safe(values[0], 24)}"
+            table.append({"set": name, "label": safe(tag), "values": text})
+    return table
 
 # %% ../../nbs/7_reports/data_text.ipynb #near-02
-def near(given: Iterable[Part]) -> list[Near]:
+def near(corpus: Iterable[Part]) -> list[Near]:
     "For each dev and test utterance the nearest of another split, of any set; ids are `set/id`."
     return near_duplicates(
-        replace(row, id=f"{part.set}/{row.id}") for part in given for row in part.rows if row.text
+        replace(row, id=f"{part.set}/{row.id}") for part in corpus for row in part.rows if row.text
     )
 
 
-def near_rows(given: Iterable[Part], pairs: Sequence[Near]) -> list[dict[str, Any]]:
+def near_rows(corpus: Iterable[Part], pairs: Sequence[Near]) -> list[dict[str, Any]]:
     "Table: how many utterances of each dev and test part say what another split says."
     best = {(pair.second, pair.splits[1]): pair for pair in pairs}
     rows = []
-    for part in (part for part in given if part.split in ("dev", "test") and part.characters.any()):
+    for part in (
+        part for part in corpus if part.split in ("dev", "test") and part.characters.any()
+    ):
         mine = [
             pair for row in part.rows if (pair := best.get((f"{part.set}/{row.id}", part.split)))
         ]
@@ -348,7 +338,7 @@ def near_rows(given: Iterable[Part], pairs: Sequence[Near]) -> list[dict[str, An
 
 # %% ../../nbs/7_reports/data_text.ipynb #near-02b
 def near_examples(
-    given: Iterable[Part],
+    corpus: Iterable[Part],
     pairs: Sequence[Near],
     count: int = 5,
     private: bool = False,
@@ -356,7 +346,7 @@ def near_examples(
     "Table: pairs that are nearly the same, the least alike first; nothing of a private corpus."
     if private:
         return []
-    texts = {(f"{part.set}/{row.id}", part.split): row.text for part in given for row in part.rows}
+    texts = {(f"{part.set}/{row.id}", part.split): row.text for part in corpus for row in part.rows}
     rows = []
     for pair in sorted(pairs, key=lambda pair: (pair.similarity, pair.second)):
         first, second = (
