@@ -7,7 +7,7 @@ __all__ = ['ROLES', 'READING', 'LIMITS', 'PUBLISHED', 'Story', 'story_of', 'resu
            'cards_of', 'write_card', 'push']
 
 # %% ../../nbs/8_publishing/card.ipynb #imports-01
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ..checks import BadInput, write_atomic
 from asr_nb.evaluation.intervals import (
     CHANGE,
     DASH,
-    Interval,
     interval_text,
     verdict,
     verdict_markdown,
