@@ -113,14 +113,13 @@ def verdict(
 def verdict_among(
     difference: Interval | None,  # of one group of many
     p: float | None,  # corrected for their number
-    lower_is_better: bool = True,
 ) -> str:
     "The verdict on one of many: better, worse, maybe worse, not shown or no verdict."
     if difference is None:
         return ""
     if not difference.bounded or p is None:
         return NO_VERDICT
-    word = verdict(difference, lower_is_better)
+    word = verdict(difference)
     if word == NOT_SHOWN or p < LEVEL:
         return word
     return MAYBE_WORSE if word == WORSE else NOT_SHOWN

@@ -151,36 +151,35 @@ def metric_label(name: str) -> str:
     return " ".join(METRICS[word].label if word in RATES else word for word in words)
 
 
-def measure(metric: Metric, sample: Sample, seed: int = 0) -> Interval:
+def measure(metric: Metric, sample: Sample) -> Interval:
     "The value of a metric with its 95 % interval, by drawing speakers or recordings anew."
     amount, total = metric.counts(sample)
     if metric.proportion:
         return wilson(int(amount.sum()), int(total.sum()))
-    return guarded(bootstrap(amount, total, sample.blocks, seed=seed, unit=metric.unit))
+    return guarded(bootstrap(amount, total, sample.blocks, unit=metric.unit))
 
 
-def measure_change(metric: Metric, before: Sample, after: Sample, seed: int = 0) -> Interval:
+def measure_change(metric: Metric, before: Sample, after: Sample) -> Interval:
     "The metric of the second minus the first, in a paired 95 % interval; utterances in one order."
     (first, total), (second, _) = metric.counts(before), metric.counts(after)
     difference = np.asarray(second, float) - np.asarray(first, float)
-    return guarded(bootstrap(difference, total, before.blocks, seed=seed, unit=metric.unit))
+    return guarded(bootstrap(difference, total, before.blocks, unit=metric.unit))
 
 # %% ../../nbs/4_evaluation/summary.ipynb #speech-02b
 def summarise(
     predictions: Sequence[Prediction],  # of one test set
     role: str,  # of the set: target, source or nonspeech
     normalise: Normaliser | None = None,
-    seed: int = 0,
 ) -> dict[str, Interval]:  # by the metric's name; of several languages also wer_da, wer_en ...
     "Every metric that suits the set's role. Raises BadInput for another role."
     one_of("role", role, (*SPEECH, *NONSPEECH))
     sample = Sample(predictions, normalise)
-    rates = {metric.name: measure(metric, sample, seed) for metric in metrics_of(role)}
+    rates = {metric.name: measure(metric, sample) for metric in metrics_of(role)}
     if role in NONSPEECH:
         return rates
     name = headline(normalise)
     apart = {
-        f"{name}_{language}": measure(METRICS[name], Sample(rows, normalise), seed)
+        f"{name}_{language}": measure(METRICS[name], Sample(rows, normalise))
         for language, rows in by_language(predictions).items()
     }
     return rates | apart
@@ -217,24 +216,22 @@ def paired(
         )
     return list(before), [by_id[row.id] for row in before]
 
-
+# %% ../../nbs/4_evaluation/summary.ipynb #change-02c
 def metric_change(
     metric: Metric,
     before: Sequence[Prediction],
     after: Sequence[Prediction],
     normalise: Normaliser | None = None,
-    seed: int = 0,
 ) -> Interval:
     "Difference of a metric, after minus before, with a paired 95 % interval. Raises BadInput."
     pair = (Sample(rows, normalise) for rows in paired(before, after))
-    return measure_change(metric, *pair, seed)
+    return measure_change(metric, *pair)
 
 
 def change(
     before: Sequence[Prediction],
     after: Sequence[Prediction],
     normalise: Normaliser,
-    seed: int = 0,
 ) -> Interval:  # a fraction; below zero is better
     "Difference of the headline rate, after minus before, with a paired 95 % interval."
-    return metric_change(METRICS[headline(normalise)], before, after, normalise, seed)
+    return metric_change(METRICS[headline(normalise)], before, after, normalise)

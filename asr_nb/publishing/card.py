@@ -7,7 +7,7 @@ __all__ = ['ROLES', 'READING', 'LIMITS', 'PUBLISHED', 'Story', 'story_of', 'resu
            'cards_of', 'write_card', 'push']
 
 # %% ../../nbs/8_publishing/card.ipynb #imports-01
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,8 @@ ROLES = {
 
 
 def result_table(story: Story) -> str:
-    "Markdown: each compared metric of each test set before and after, their paired difference, and the verdict."
+    """Markdown: each compared metric of each test set before and after, their paired
+    difference, and the verdict."""
     if story.evaluated is None:
         return "**Not evaluated.** No run of the stage `evaluate` was finished for this model."
     after, before = story.evaluated.metrics, story.baseline.metrics if story.baseline else {}
@@ -152,13 +153,16 @@ def audit_text(story: Story) -> str:
     ]
     return "\n".join(
         [
-            "Other recognisers transcribed the same recordings: every other model of the same experiment, but not the one that "
-            "this model was made from, since what that one makes up this one may have inherited. Counted are the passages "
+            "Other recognisers transcribed the same recordings: every other model of the same "
+            "experiment, but not the one that "
+            "this model was made from, since what that one makes up this one may have inherited. "
+            "Counted are the passages "
             "(spans) of this model's text that none of them supports:",
             "",
             *lines,
             "",
-            "Unsupported is not invented: nobody has listened to these spans. An invention that the "
+            "Unsupported is not invented: nobody has listened to these spans. An invention that "
+            "the "
             "other recognisers share is not found, nor is a single swapped name or number.",
         ]
     )
@@ -187,33 +191,41 @@ def _headroom(story: Story) -> str:
         return "none: " + (
             "; ".join(decision["reasons"]) or "no untouched model was measured before"
         )
-    return f"{'trained by force (FORCED) against the advice: ' if decision['forced'] else ''}{decision['word']}: {'; '.join(decision['reasons'])}"
+    how = "trained by force (FORCED) against the advice: " if decision["forced"] else ""
+    return f"{how}{decision['word']}: {'; '.join(decision['reasons'])}"
 
 # %% ../../nbs/8_publishing/card.ipynb #text-03b
+def _normaliser(normaliser: Mapping[str, str]) -> str:
+    "The rule by which texts were made alike before they were compared."
+    name, version = normaliser.get("name", DASH), normaliser.get("version", "")
+    return f"{name} {version} (fingerprint {normaliser.get('fingerprint', DASH)})"
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    "How the model was trained, in a line."
+    rate = f"learning rate {recipe['learning_rate']:g}"
+    how = f"{recipe['method']}, {recipe['steps']} steps, {rate}"
+    return f"{recipe['name']}: {how}. {recipe['note']}"
+
+
 def _facts(story: Story) -> list[dict[str, Any]]:
-    model, recipe = (story.trained.inputs[k] for k in ("model", "recipe"))
+    "What the model is, what it was made from, and how it was measured, as rows of a table."
+    model = story.trained.inputs["model"]
     inputs = (story.evaluated or story.trained).inputs
-    decoding = (
-        ", ".join(f"{k} {v}" for k, v in inputs.get("decoding", {}).items() if k != "batch_size")
-        or DASH
-    )
-    normaliser = inputs.get("normaliser", {})
-    return [
-        {"what": k, "value": v}
-        for k, v in {
-            "made from": f"{model['source']}, revision {model['revision'] or DASH}",
-            "recipe": f"{recipe['name']}: {recipe['method']}, {recipe['steps']} steps, learning rate {recipe['learning_rate']:g}. {recipe['note']}",
-            "corpus": _corpus(story),
-            "was training it worth it, judged before": _headroom(story),
-            "what the training's curves say": " ".join(
-                filter(None, (story.trained.verdict, _reconciled(story)))
-            ),
-            "texts compared after (normaliser)": f"{normaliser.get('name', DASH)} {normaliser.get('version', '')} (fingerprint {normaliser.get('fingerprint', DASH)})",
-            "decoded with": decoding,
-            "run": story.trained.run,
-            "commit": _commit(story),
-        }.items()
-    ]
+    decoding = [f"{k} {v}" for k, v in inputs.get("decoding", {}).items() if k != "batch_size"]
+    curves = filter(None, (story.trained.verdict, _reconciled(story)))
+    facts = {
+        "made from": f"{model['source']}, revision {model['revision'] or DASH}",
+        "recipe": _recipe(story.trained.inputs["recipe"]),
+        "corpus": _corpus(story),
+        "was training it worth it, judged before": _headroom(story),
+        "what the training's curves say": " ".join(curves),
+        "texts compared after (normaliser)": _normaliser(inputs.get("normaliser", {})),
+        "decoded with": ", ".join(decoding) or DASH,
+        "run": story.trained.run,
+        "commit": _commit(story),
+    }
+    return [{"what": what, "value": value} for what, value in facts.items()]
 
 # %% ../../nbs/8_publishing/card.ipynb #text-03c
 def _notices(story: Story) -> list[str]:
@@ -223,12 +235,14 @@ def _notices(story: Story) -> list[str]:
     notices = []
     if private:
         notices.append(
-            f"> **Private.** {', '.join(private)} can't be shown: this card holds counts and rates of it, "
+            f"> **Private.** {', '.join(private)} can't be shown: this card holds counts and "
+            "rates of it, "
             "and not a word that was said."
         )
     if synthetic:
         notices.append(
-            f"> **Synthetic.** {', '.join(synthetic)} hold no speech by people; figures on them say "
+            f"> **Synthetic.** {', '.join(synthetic)} hold no speech by people; figures on them "
+            "say "
             "nothing about real calls."
         )
     return notices
@@ -242,14 +256,19 @@ def _warnings(story: Story) -> str:
 
 # %% ../../nbs/8_publishing/card.ipynb #text-03d
 READING = (
-    "WER and CER (word and character error rate) are all errors of a test set over all its words or characters. In brackets "
-    "stands the 95 % interval that comes from drawing speakers or recordings anew. The difference is fine-tuned minus "
-    "untouched on the same recordings: a minus means fewer errors. *Better* and *worse* are said only where its interval "
+    "WER and CER (word and character error rate) are all errors of a test set over all its words "
+    "or characters. In brackets "
+    "stands the 95 % interval that comes from drawing speakers or recordings anew. The "
+    "difference is fine-tuned minus "
+    "untouched on the same recordings: a minus means fewer errors. *Better* and *worse* are said "
+    "only where its interval "
     "does not hold zero; *not shown* does not mean the same."
 )
 LIMITS = (
-    "Do not use a transcript of this model as the only source for a name, a number or a decision: have a second "
-    "system or a person check it. On silence, music or noise it may write words that nobody said. Other speakers, "
+    "Do not use a transcript of this model as the only source for a name, a number or a "
+    "decision: have a second "
+    "system or a person check it. On silence, music or noise it may write words that nobody "
+    "said. Other speakers, "
     "channels and topics than those of the test sets were not measured."
 )
 
@@ -347,7 +366,8 @@ PUBLISHED = ["*.safetensors", "*.json", "*.txt"]
 
 
 def push(run: str | Path, repo: str) -> str:
-    "Upload the model of a training run and its card to `repo` (owner/name); the address of the commit. Raises BadInput."
+    """Upload the model of a training run and its card to `repo` (owner/name); the address of
+    the commit. Raises BadInput."""
     from asr_nb.preprocessing.sources.hub import patiently
     from huggingface_hub import HfApi
 
@@ -356,7 +376,8 @@ def push(run: str | Path, repo: str) -> str:
         raise BadInput(
             "push",
             repo,
-            "a model trained on a private corpus is not published: its weights may repeat what was said",
+            "a model trained on a private corpus is not published: its weights may repeat what "
+            "was said",
         )
     if repo.count("/") != 1:
         raise BadInput("push", repo, "a repository as owner/name is needed")

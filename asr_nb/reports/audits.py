@@ -97,7 +97,8 @@ def systems(
     decoding: Decoding,
     run: RunInProgress,
 ) -> list[System]:
-    "Every system of the experiment with its predictions, without runs that `run` misses. Raises BadInput."
+    """Every system of the experiment with its predictions, without runs that `run` misses.
+    Raises BadInput."""
     return [
         *(
             _evaluated(experiment, folder)
@@ -109,7 +110,8 @@ def systems(
 
 
 def witness_rows(systems: Sequence[System]) -> list[dict[str, str]]:
-    "For each candidate: its witnesses, with their sets if they did not decode all, and the families among them."
+    """For each candidate: its witnesses, with their sets if they did not decode all, and the
+    families among them."""
 
     def named(witness: System, candidate: System) -> str:
         lacks = candidate.found.keys() - witness.found.keys()
@@ -156,7 +158,8 @@ def _pairs(
 
 
 def audit_findings(experiment: Experiment, systems: Sequence[System]) -> list[Finding]:
-    "What a reader must know of the witnesses: who has none on a set, and whose all come from its own base model."
+    """What a reader must know of the witnesses: who has none on a set, and whose all come from
+    its own base model."""
     lacking, weak = [], {}
     for candidate, test_set, witnesses in _pairs(experiment, systems):
         if not witnesses:
@@ -168,7 +171,8 @@ def audit_findings(experiment: Experiment, systems: Sequence[System]) -> list[Fi
         f"{test_set}: {', '.join(candidates)}" for test_set, candidates in weak.items()
     )
     text = (
-        "weak evidence: every witness was made from the candidate's own base model and may repeat what that one makes up "
+        "weak evidence: every witness was made from the candidate's own base model and may "
+        "repeat what that one makes up "
         f"({names})"
     )
     return lacking + ([Finding("warning", "weak-evidence", text)] if weak else [])
@@ -177,7 +181,8 @@ def audit_findings(experiment: Experiment, systems: Sequence[System]) -> list[Fi
 def audit_all(
     experiment: Experiment, systems: Sequence[System], settings: Settings, run: RunInProgress
 ) -> list[Audited]:
-    "Every candidate on every set with speech; the counts are kept as metrics `<set>.<candidate>.unsupported_spans` and so on, the findings as warnings."
+    """Every candidate on every set with speech; the counts are kept as metrics
+    `<set>.<candidate>.unsupported_spans` and so on, the findings as warnings."""
     audits = []
     for candidate, test_set, witnesses in _pairs(experiment, systems):
         if not witnesses:
@@ -221,14 +226,16 @@ def verdict(audited: Sequence[Audited]) -> str:
     if not audited:
         return "Nothing was audited: no candidate has a witness."
     parts = [
-        f"{a.candidate} on {a.test_set}: {spans_in(a.rows)} unsupported spans in {len(a.rows)} utterances"
+        f"{a.candidate} on {a.test_set}: {spans_in(a.rows)} unsupported spans in {len(a.rows)} "
+        "utterances"
         for a in audited
     ]
     return "; ".join(parts) + ". A span is a place to listen to, not a finding."
 
 # %% ../../nbs/7_reports/audits.ipynb #truth-02
 def truth_rows(audited: Sequence[Audited]) -> list[dict[str, str]]:
-    "For each candidate and set: of the flagged spans, how many stand word by word in the reference."
+    """For each candidate and set: of the flagged spans, how many stand word by word in the
+    reference."""
     rows = []
     for a in audited:
         references = {p.id: [t.text for t in tokens(p.reference)] for p in a.predictions}
@@ -256,7 +263,8 @@ def _inside(part: Sequence[str], whole: Sequence[str]) -> bool:
 
 # %% ../../nbs/7_reports/audits.ipynb #truth-02b
 def spans_html(audited: Sequence[Audited], test_set: str, most: int, veil: Veil = OPEN) -> str:
-    "The flagged spans of one set, candidate by candidate, the ones most worth listening to first; of a private corpus only where they are."
+    """The flagged spans of one set, candidate by candidate, the ones most worth listening to
+    first; of a private corpus only where they are."""
     if veil:
         return withheld("What was written in the spans is") + _places(audited, test_set, most, veil)
     return (

@@ -70,7 +70,8 @@ def paired_rates(
     after: Sequence[Prediction],
     normalise: Normaliser,
 ) -> tuple[list[float], list[float]]:
-    "The error rates of the same utterances in two systems, as `figures.before_after_scatter` takes them. Raises BadInput."
+    """The error rates of the same utterances in two systems, as `figures.before_after_scatter`
+    takes them. Raises BadInput."""
     first, second = paired(before, after)
     return rates_of(first, normalise), rates_of(second, normalise)
 
@@ -101,11 +102,13 @@ def spread_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]
 def spread_finding(
     before: Sequence[Prediction], after: Sequence[Prediction], normalise: Normaliser
 ) -> str:
-    "How many utterances are without an error, before and after, and how many of those are not any more."
+    """How many utterances are without an error, before and after, and how many of those are not
+    any more."""
     first, second = paired_rates(before, after, normalise)
     broken = sum(a == 0 < b for a, b in zip(first, second))
     return (
-        f"Without an error were {first.count(0)} of {len(first)} utterances before and {second.count(0)} after; "
+        f"Without an error were {first.count(0)} of {len(first)} utterances before and "
+        f"{second.count(0)} after; "
         f"{broken} that were right {'is' if broken == 1 else 'are'} wrong now."
     )
 
@@ -118,7 +121,9 @@ MEASURED = (
     "level",
     "unseen words",
 )  # named by us, not by a corpus
-SHOWN = 10  # slices with an interval in a table or chart, and as many without; those that got worse are always there
+# Slices with an interval in a table or chart, and as many without; those that got worse are always
+# there
+SHOWN = 10
 
 
 def sliced(
@@ -132,7 +137,8 @@ def sliced(
 
 
 def shown_slices(table: Sequence[SliceRow], count: int = SHOWN) -> list[SliceRow]:
-    "The whole set, the worst of its slices with an interval, all that got worse, and the worst of the others."
+    """The whole set, the worst of its slices with an interval, all that got worse, and the
+    worst of the others."""
     whole, slices = table[:1], table[1:]
     known = [row for row in slices if row.after.bounded]
     others = [row for row in slices if not row.after.bounded]
@@ -216,11 +222,13 @@ def slice_finding(table: Sequence[SliceRow], normalise: Normaliser, veil: Veil =
         return "Nothing is known of the utterances that they could be sliced by."
     known = [row for row in slices if row.after.bounded]
     parts = [
-        f"{len(slices)} slices, {len(slices) - len(known)} of them of too few speakers or recordings for an interval."
+        f"{len(slices)} slices, {len(slices) - len(known)} of them of too few speakers or "
+        "recordings for an interval."
     ]
     if known:
         parts.append(
-            f"The worst with an interval is {slice_label(known[0], veil)} (n {known[0].n}), {rate_name(normalise)} {interval_text(known[0].after)}."
+            f"The worst with an interval is {slice_label(known[0], veil)} (n {known[0].n}), "
+            f"{rate_name(normalise)} {interval_text(known[0].after)}."
         )
     if whole.difference is not None:
         lost = [slice_label(row, veil) for row in slices if row.verdict == WORSE]
@@ -248,7 +256,8 @@ def comparable_systems(systems: Systems) -> bool:
 
 
 def kind_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]:
-    "How many errors of each system's worst utterances lie in each bucket; with the change, of two systems on the same utterances."
+    """How many errors of each system's worst utterances lie in each bucket; with the change, of
+    two systems on the same utterances."""
     counts = [buckets(rows, normalise, WORST) for rows in systems.values()]
     table = [_kind_row(kind, systems, [one[kind] for one in counts]) for kind in BUCKETS]
     sums = [sum(filter(None, one.values())) for one in counts]
@@ -286,7 +295,8 @@ def kind_finding(systems: Systems, normalise: Normaliser) -> str:
 
 # %% ../../nbs/7_reports/breakdown.ipynb #words-02
 def confusion_table(systems: Systems, normalise: Normaliser, count: int, veil: Veil = OPEN) -> str:
-    "Markdown: the most frequent pairs of a word said and the word written for it, for each system, of those that came more than once."
+    """Markdown: the most frequent pairs of a word said and the word written for it, for each
+    system, of those that came more than once."""
     if veil:
         return withheld("Which word was taken for which is") + "\n"
     columns = {
@@ -315,7 +325,8 @@ def broken_html(
     count: int,
     veil: Veil = OPEN,
 ) -> str:
-    "What the first system had right and the second has wrong: how much, and the utterances with the longest stretches, aligned."
+    """What the first system had right and the second has wrong: how much, and the utterances
+    with the longest stretches, aligned."""
     lost = broken(before, after, normalise, None)
     mended = broken(after, before, normalise, None)
     pairs = list({row.after.id: (row.before, row.after) for row in lost}.values())
@@ -339,7 +350,10 @@ def allows(
         before, after = paired(before, after)
     counts, (blocks, kind) = scored(after, normalise).primary, blocks_of(after)
     unit = unit_of(normalise)
-    size = f"{_many(len(after), 'utterance')}, {_many(int(counts.reference.sum()), unit)}, {_many(len(set(blocks)), kind)}"
+    sizes = {"utterance": len(after), unit: int(counts.reference.sum())}
+    if kind not in sizes:
+        sizes[kind] = len(set(blocks))
+    size = ", ".join(_many(count, name) for name, count in sizes.items())
     power = (
         power_of_baseline(counts.errors, counts.reference, blocks)
         if before is None
@@ -420,7 +434,8 @@ def all_allowed(
     "What n allows in each set, and for twins what it allows to say of their difference."
     alone = [f"{name}: {allows(rows, normalise)}" for name, rows in predictions.items()]
     return alone + [
-        f"{other} against {one}: {allows(as_set(predictions[other], ''), normalise, as_set(predictions[one], ''))}"
+        f"{other} against {one}: "
+        f"{allows(as_set(predictions[other], ''), normalise, as_set(predictions[one], ''))}"
         for one, other in twins(predictions)
     ]
 
@@ -441,7 +456,8 @@ def languages_markdown(
 
 # %% ../../nbs/7_reports/breakdown.ipynb #several-02
 def system_names(records: Sequence[Record]) -> list[str]:
-    "What to call the systems of these runs: model and recipe, or the run's own name where that says too little. Raises BadInput."
+    """What to call the systems of these runs: model and recipe, or the run's own name where
+    that says too little. Raises BadInput."""
     runs = [f"{r.experiment}/{r.run}" for r in records]
     if len(set(runs)) < max(2, len(runs)):
         raise BadInput("runs", ", ".join(runs), "two or more, each once")
@@ -459,7 +475,8 @@ def compared(
     systems: Mapping[str, Mapping[str, Sequence[Prediction]]],  # each by set; all against the first
     normalise: Normaliser,
 ) -> list[SliceRow]:  # `slice` is the set, `value` the system
-    "Each other system against the first, in every set with speech that all decoded. Raises BadInput if there is none."
+    """Each other system against the first, in every set with speech that all decoded. Raises
+    BadInput if there is none."""
     (_, first), *others = systems.items()
     common = [
         name

@@ -117,7 +117,8 @@ def by_set(corpus: Iterable[Part]) -> dict[str, list[Part]]:
 
 # %% ../../nbs/7_reports/data_parts.ipynb #splits-02
 def split_rows(corpus: Iterable[Part], veil: Veil = OPEN) -> list[dict[str, Any]]:
-    "Table: the size of each part, and the hash of its ids; under a veil it is salted, or a guess at the ids could be proved."
+    """Table: the size of each part, and the hash of its ids; under a veil it is salted, or a
+    guess at the ids could be proved."""
     return [
         {
             "set": part.set,
@@ -136,10 +137,7 @@ def split_rows(corpus: Iterable[Part], veil: Veil = OPEN) -> list[dict[str, Any]
 LINES = {"train": (BLUE, "-"), "dev": (GREY, "--"), "test": (ORANGE, "-."), "": (GREY, ":")}
 
 
-def panels(
-    count: int,
-    height: float = 2.3,  # inches, of a row of them
-) -> tuple[Any, list]:
+def panels(count: int) -> tuple[Any, list]:
     "A figure, and its axes: at most three side by side; it says so if there is nothing to draw."
     import matplotlib.pyplot as plt
 
@@ -147,7 +145,7 @@ def panels(
     figure, axes = plt.subplots(
         lines,
         columns,
-        figsize=(columns * (4.8, 3.6, 2.8)[columns - 1], height * lines),
+        figsize=(columns * (4.8, 3.6, 2.8)[columns - 1], 2.3 * lines),
         squeeze=False,
     )
     for axis in axes.flat[count:]:

@@ -288,7 +288,8 @@ def chain_rows(corpus: Iterable[Part]) -> list[dict[str, Any]]:
 
 # %% ../../nbs/7_reports/data_report.ipynb #sound-02
 def _clean_source(spec: CorpusSpec, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    "Options of the source without a channel, of a few rows only where rows are made; and the channel."
+    """Options of the source without a channel, of a few rows only where rows are made; and the
+    channel."""
     if spec.source != "synthetic":
         return dict(options), "clean"
     few = {split: min(4, options.get(split, 0)) for split in SPLITS}
@@ -300,7 +301,8 @@ def before_steps(
     options: Mapping[str, Any],  # of its source, pinned
     made: PreparedSet,
 ) -> tuple[str, np.ndarray] | None:
-    "The id of an utterance that went through most steps, and its sound before them; None if there is none."
+    """The id of an utterance that went through most steps, and its sound before them; None if
+    there is none."""
     changed = {row.id: row for row in made.utterances}
     options, channel = _clean_source(spec, options)
     if not spec.process and channel == "clean":
@@ -333,7 +335,8 @@ def show_sound(
     sets: Iterable[PreparedSet],
     originals: Mapping[str, tuple[str, np.ndarray]] = {},  # by set, as `before_steps` gives them
 ) -> Any:
-    "One utterance of each set as a spectrogram, beside what it was before its steps; the matplotlib figure."
+    """One utterance of each set as a spectrogram, beside what it was before its steps; the
+    matplotlib figure."""
     import matplotlib.pyplot as plt
 
     panels = []
@@ -382,9 +385,9 @@ def quarantine_rows(
     return rows
 
 # %% ../../nbs/7_reports/data_report.ipynb #findings-02
-def _chance(words: int, wer: float = 0.2) -> float:
-    "Half of a 95 % interval around a WER, as a fraction, if words were independent."
-    return 1.96 * math.sqrt(wer * (1 - wer) / words)
+def _chance(words: int) -> float:
+    "Half of a 95 % interval around a WER of 20 %, as a fraction, if words were independent."
+    return 1.96 * math.sqrt(0.2 * 0.8 / words)
 
 
 def _plural(count: int, what: str) -> str:
@@ -398,7 +401,7 @@ def _note(code: str, text: str) -> Finding:
 def _warning(code: str, text: str) -> Finding:
     return Finding("warning", code, text)
 
-
+# %% ../../nbs/7_reports/data_report.ipynb #findings-02c
 def _size(mine: Sequence[Part]) -> Iterator[Finding]:
     "How much there is of a set, and how exactly it can tell an error rate."
     splits = ", ".join(f"{part.split or 'no split'} {long(part.seconds.sum())}" for part in mine)
@@ -417,7 +420,8 @@ def _size(mine: Sequence[Part]) -> Iterator[Finding]:
     if known:
         yield _note(
             "chance",
-            f"an error rate of 20 % is known to {' and '.join(known)} at best; less of a difference may be chance",
+            f"an error rate of 20 % is known to {' and '.join(known)} at best; less of a "
+            "difference may be chance",
         )
     for part in held_out:
         count = len({row.speaker for row in part.rows} - {""})
@@ -434,8 +438,8 @@ def _levels(mine: Sequence[Part]) -> Iterator[Finding]:
     for values, when in ((before, "as it came"), (after, "after the steps"))[: 1 + changed]:
         low, high = np.percentile(values, (5, 95))
         if high - low > 20 and mine[0].characters.any():
-            text = f"its levels differ much, {when}: nine in ten lie between {low:.0f} and {high:.0f} dB"
-            yield _warning("levels-differ", text)
+            text = f"nine in ten lie between {low:.0f} and {high:.0f} dB"
+            yield _warning("levels-differ", f"its levels differ much, {when}: {text}")
     by_split = {part.split: np.median(part.after[:, _RMS]) for part in mine}
     louder = by_split.get("train", 0) - by_split.get("test", 0)
     if {"train", "test"} <= by_split.keys() and abs(louder) > 6:
@@ -443,16 +447,16 @@ def _levels(mine: Sequence[Part]) -> Iterator[Finding]:
         text = f"training is {abs(louder):.0f} dB {how} than the test, by their medians"
         yield _warning("splits-differ", text)
     if (share := np.mean(clipped > CLIPPED)) >= 0.01:
-        text = f"{percent(share)} of it is clipped: more than {CLIPPED:.1%} of the samples are, or were, at full scale"
-        yield _warning("clipped", text)
+        text = f"more than {CLIPPED:.1%} of the samples are, or were, at full scale"
+        yield _warning("clipped", f"{percent(share)} of it is clipped: {text}")
 
 
 def _window(mine: Sequence[Part], window: float) -> Iterator[Finding]:
     "How much of a set is nearly as long as the models can take."
     near = np.mean(np.concatenate([part.seconds for part in mine]) >= NEAR_WINDOW * window)
     if near >= 0.01:
-        text = f"{percent(near)} of it reaches {NEAR_WINDOW * window:g} s, where the models' window ends at {window:g} s"
-        yield _note("near-window", text)
+        text = f"{percent(near)} of it reaches {NEAR_WINDOW * window:g} s"
+        yield _note("near-window", f"{text}, where the models' window ends at {window:g} s")
 
 # %% ../../nbs/7_reports/data_report.ipynb #findings-03
 RATES = {
@@ -505,7 +509,8 @@ def _speakers(mine: Sequence[Part]) -> Iterator[Finding]:
     if not any(row.speaker for part in mine for row in part.rows):
         yield _warning(
             "speakers-unknown",
-            "nobody says who speaks: how many speakers there are, and whether training and test share them, is unknown",
+            "nobody says who speaks: how many speakers there are, and whether training and test "
+            "share them, is unknown",
         )
 
 

@@ -108,7 +108,8 @@ def error_distribution(
     title: str = "How many utterances stay below an error rate",
     rate: str = "WER",
 ) -> Any:
-    "The share of utterances up to each error rate, a curve for each system; how many are beyond 100 % stands in the legend."
+    """The share of utterances up to each error rate, a curve for each system; how many are
+    beyond 100 % stands in the legend."""
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7.5, 2.8))
@@ -291,7 +292,8 @@ def size_chart(
 
 # %% ../../nbs/7_reports/figures.ipynb #curve-02
 def training_curve(history: Sequence[Mapping[str, Any]], start: float | None = None) -> Any:
-    "Loss per label token, learning rate and dev WER over the steps of a run; `start` is the loss before the first step."
+    """Loss per label token, learning rate and dev WER over the steps of a run; `start` is the
+    loss before the first step."""
     import matplotlib.pyplot as plt
 
     def points(key: str) -> tuple[list, list]:

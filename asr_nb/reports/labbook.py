@@ -40,13 +40,16 @@ from ..runs.record import SPEC, Record, read_result
 
 # %% ../../nbs/7_reports/labbook.ipynb #clean-02
 SHOWN = set(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
-    "hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead tr u ul "
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption "
+    "figure h1 h2 h3 h4 h5 h6 "
+    "hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td "
+    "tfoot th thead tr u ul "
     "var wbr".split()
 )
 VOID = {"br", "col", "hr", "img", "wbr"}
 DROPPED = set(
-    "script style iframe object embed noscript template svg math head title textarea select audio video "
+    "script style iframe object embed noscript template svg math head title textarea select "
+    "audio video "
     "canvas".split()
 )
 ATTRIBUTES = set(
@@ -62,7 +65,7 @@ UNFIT = (
     "\\",
 )  # in a style: requests, code, lying over other parts
 
-
+# %% ../../nbs/7_reports/labbook.ipynb #clean-02b
 def _attribute(name: str, value: str) -> bool:
     "Whether an attribute can only show something."
     if name not in ATTRIBUTES:
@@ -273,7 +276,8 @@ def _columns(lab: Lab) -> list[tuple[str, Metric]]:
 
 
 def _cell(run: Seen, name: str, metric: Metric) -> str:
-    "A set's metric after a run: the value, the change and the verdict on it, as far as they are known."
+    """A set's metric after a run: the value, the change and the verdict on it, as far as they
+    are known."""
     value = run.metric(f"{name}.{metric.name}")
     change = run.metric(f"{name}.{metric.name}{CHANGE}")
     word = verdict(change, metric.lower_is_better)
@@ -343,7 +347,8 @@ def _reconciled(lab: Lab, system: System) -> str:
 
 def _row(lab: Lab, system: System) -> str:
     "One row of the summary table."
-    who = f"<td>{html.escape(system.model)}</td><td>{html.escape(system.recipe) or '<i>as it was</i>'}</td>"
+    recipe = html.escape(system.recipe) or "<i>as it was</i>"
+    who = f"<td>{html.escape(system.model)}</td><td>{recipe}</td>"
     if instead := _unfinished(system):
         return f'<tr>{who}<td colspan="20" class="worse"><b>{html.escape(instead)}</b></td></tr>'
     cells = [_cell(system.run, name, metric) for name, metric in _columns(lab)]
@@ -363,7 +368,8 @@ def summary_html(lab: Lab) -> str:
     heads += ["unsupported spans", "what the training's curves say"]
     rows = [_row(lab, system) for system in systems(lab)]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    return f"<table class='summary'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f"<table class='summary'>{body}</table>"
 
 # %% ../../nbs/7_reports/labbook.ipynb #figure-02
 def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any] | None]], title: str) -> str:
@@ -381,9 +387,8 @@ def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any] | None]], title: st
     def x(value: float) -> float:
         return round(left + width * value / top, 1)
 
-    parts = [
-        f'<line x1="{left}" x2="{left + width}" y1="{height - 24}" y2="{height - 24}" stroke="#888"/>'
-    ]
+    y = height - 24
+    parts = [f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#888"/>']
     for n in range(round(top / step) + 1):
         parts.append(
             f'<text x="{x(n * step)}" y="{height - 8}" class="tick">{100 * n * step:.0f}</text>'
@@ -423,7 +428,8 @@ def worse(lab: Lab, system: System) -> list[str]:
 
 # %% ../../nbs/7_reports/labbook.ipynb #text-02b
 def summary_text(lab: Lab) -> str:
-    "For each system: the rate on the target, what got worse, unsupported spans; or that it did not finish."
+    """For each system: the rate on the target, what got worse, unsupported spans; or that it
+    did not finish."""
     target, rate = next(iter(lab.roles)), lab.rate
     lines = [_line("system", f"{target}: {rate.upper()}", "difference", "unsupported spans")]
     for system in systems(lab):
@@ -436,7 +442,8 @@ def summary_text(lab: Lab) -> str:
         lines.append(_line(name, interval_text(value), interval_text(change, True), spans))
         if system.recipe:
             lines.append(
-                f"  worse: {'; '.join(worse(lab, system)) or 'nothing that these test sets can show'}"
+                "  worse: "
+                f"{'; '.join(worse(lab, system)) or 'nothing that these test sets can show'}"
             )
         if failed(_training(lab, system)):
             lines += [f"  {_training(lab, system)}", f"  {_reconciled(lab, system)}"]
@@ -449,11 +456,13 @@ def _line(*cells: str) -> str:
 
 # %% ../../nbs/7_reports/labbook.ipynb #page-02
 STYLE = """
-body { font: 15px/1.5 Georgia, serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 Georgia, serif; color: #222; }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3, th, summary, .tick, .label, .note { font-family: system-ui, sans-serif; }
 h2 { border-top: 2px solid #222; padding-top: .8rem; margin-top: 3rem; }
 table { border-collapse: collapse; font-size: 13px; margin: .8rem 0; }
-td, th { border-bottom: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+td, th { border-bottom: 1px solid #ccc; padding: .3rem .6rem; }
+td, th { text-align: left; vertical-align: top; }
 .better { background: #e3f1e3; }
 .worse { background: #fbe3dd; color: #7a1200; }
 .verdict { min-width: 14rem; }
@@ -497,16 +506,18 @@ def _run(run: Seen, old: bool) -> str:  # old: it was done again since
     good = run.finished
     parameters = ", ".join(f"{name} = {value}" for name, value in sorted(run.parameters.items()))
     warnings = _list(f"Warning: {text}" for text in run.record.warnings) if run.record else ""
-    verdict = ". " + html.escape(run.record.verdict) if good else ""
+    sentence = ". " + html.escape(run.record.verdict) if good else ""
     older = " <i>(older: it was done again since)</i>" if old else ""
     status = f'<span class="{"good" if good else "bad"}">{html.escape(run.status)}</span>'
     return (
-        f'<details class="run"><summary><b>{html.escape(run.folder.name)}</b>: {status}{verdict}{older}</summary>'
+        f'<details class="run"><summary><b>{html.escape(run.folder.name)}</b>: '
+        f"{status}{sentence}{older}</summary>"
         f"<p class='note'>Executed with {html.escape(parameters)}</p>{warnings}{body}</details>"
     )
 
 # %% ../../nbs/7_reports/labbook.ipynb #page-03
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser holds the page to it
+# The browser holds the page to it
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def labbook_html(root: str | Path) -> str:
@@ -524,12 +535,16 @@ def labbook_html(root: str | Path) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Lab book</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<style>{_style()}</style></head><body><h1>Lab book</h1><p>{' · '.join(names)}</p>{''.join(parts)}"
-        "<p class='note'>Every figure in the tables and drawings is read from a result.json. Intervals are 95 %. "
-        "better and WORSE are said only where the interval of the difference does not hold zero.</p></body></html>\n"
+        f"<style>{_style()}</style></head><body><h1>Lab "
+        f"book</h1><p>{' · '.join(names)}</p>{''.join(parts)}"
+        "<p class='note'>Every figure in the tables and drawings is read from a result.json. "
+        "Intervals are 95 %. "
+        "better and WORSE are said only where the interval of the difference does not hold "
+        "zero.</p></body></html>\n"
     )
 
 
 def labbook(root: str | Path) -> Path:
-    "Write `root`/labbook.html over all runs in `root`; its path. Raises BadInput if there are none."
+    """Write `root`/labbook.html over all runs in `root`; its path. Raises BadInput if there are
+    none."""
     return write_atomic(Path(root) / "labbook.html", labbook_html(root))

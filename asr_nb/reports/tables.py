@@ -87,7 +87,8 @@ def named_rows(
     systems: Mapping[str, Sequence[Prediction]],  # by test set
     normalise: Normaliser,
 ) -> list[dict[str, str]]:
-    "For each set with speech its rates under every convention, and the kinds of errors per unit said."
+    """For each set with speech its rates under every convention, and the kinds of errors per
+    unit said."""
     rows = []
     for name, predictions in systems.items():
         if any(row.reference for row in predictions):
@@ -103,7 +104,8 @@ def difference_rows(
     normalise: Normaliser,
     differences: Mapping[str, Interval] = {},  # of the headline rate, if known: not computed again
 ) -> list[dict[str, str]]:
-    "For each compared metric of each set that both systems decoded: both values, their paired difference, and the verdict."
+    """For each compared metric of each set that both systems decoded: both values, their paired
+    difference, and the verdict."""
     rows, rate = [], headline(normalise)
     for name in (name for name in before if name in after):
         role = "target" if any(row.reference for row in before[name]) else NONSPEECH[0]
@@ -158,8 +160,10 @@ def reconciliation(
     if not (failed(training) and verdict(target) == BETTER):
         return ""
     return (
-        "FAILED is said of the training, better of the result: the training did not go as its recipe says, and what it "
-        "learnt until then was enough to make fewer errors than the untouched model. It does not show what the recipe can do."
+        "FAILED is said of the training, better of the result: the training did not go as its "
+        "recipe says, and what it "
+        "learnt until then was enough to make fewer errors than the untouched model. It does not "
+        "show what the recipe can do."
     )
 
 # %% ../../nbs/7_reports/tables.ipynb #samples-02
@@ -189,7 +193,8 @@ def movers(
 
 
 def samples_html(rows: Sequence[Prediction], normalise: Normaliser, veil: Veil = OPEN) -> str:
-    "A table of utterances: reference and hypothesis, with the differences marked; of a private one how many words were wrong."
+    """A table of utterances: reference and hypothesis, with the differences marked; of a
+    private one how many words were wrong."""
     if veil:
         return _counts_html([rows], normalise, veil)
     return sample_table_html(
@@ -201,7 +206,8 @@ def samples_html(rows: Sequence[Prediction], normalise: Normaliser, veil: Veil =
 
 # %% ../../nbs/7_reports/tables.ipynb #samples-02b
 def before_after_html(pairs: Sequence[Pair], normalise: Normaliser, veil: Veil = OPEN) -> str:
-    "A table of utterances: reference, hypothesis before and after, with the differences marked; of a private corpus how many words were wrong."
+    """A table of utterances: reference, hypothesis before and after, with the differences
+    marked; of a private corpus how many words were wrong."""
     if not pairs:
         return "<p>None.</p>"
     before, after = zip(*pairs)
@@ -231,7 +237,8 @@ def _counts_html(systems: Sequence[Sequence[Prediction]], normalise: Normaliser,
 def _forgotten(
     before: Sequence[Prediction], after: Sequence[Prediction], normalise: Normaliser
 ) -> tuple[int, list[Pair]]:
-    "How many utterances were right before, and those of them that are wrong now, most errors first."
+    """How many utterances were right before, and those of them that are wrong now, most errors
+    first."""
     first, second = paired(before, after)
     wrong, now = (scored(rows, normalise).words.errors for rows in (first, second))
     places = [i for i in range(len(first)) if not wrong[i] and now[i]]
@@ -252,7 +259,8 @@ def forgotten_html(
     for spec in (spec for spec in experiment.sets if spec.role == "source"):
         right, pairs = _forgotten(before[spec.name], after[spec.name], normalise)
         parts.append(
-            f"<p>{html.escape(spec.name)}: of {right} utterances that were right before, {len(pairs)} have errors now.</p>"
+            f"<p>{html.escape(spec.name)}: of {right} utterances that were right before, "
+            f"{len(pairs)} have errors now.</p>"
         )
         if pairs:
             parts.append(before_after_html(pairs[:count], normalise, veil))
@@ -262,7 +270,8 @@ def forgotten_html(
 def nonspeech_table(
     experiment: Experiment, *systems: Mapping[str, Sequence[Prediction]], veil: Veil = OPEN
 ) -> str:
-    "Markdown: for each sound without speech, what each system wrote (before and after, if there are two)."
+    """Markdown: for each sound without speech, what each system wrote (before and after, if
+    there are two)."""
     names = ("text",) if len(systems) == 1 else ("before", "after")
     parts = []
     for spec in (spec for spec in experiment.sets if spec.role == "nonspeech"):
@@ -307,7 +316,7 @@ def _examples(rows: Sequence[Prediction]) -> str:
 def recipe_rows(recipe: Recipe, train: int, dev: int) -> list[dict[str, Any]]:
     "What will be run: data, length, rates."
     steps = total_steps(recipe, train)
-    rising = warmup_steps(recipe, steps)
+    rising, each = warmup_steps(recipe, steps), recipe.batch_size // recipe.accumulation
     lora = (
         f"rank {recipe.rank}, alpha {recipe.alpha}, {recipe.scope}"
         if recipe.method == "lora"
@@ -322,7 +331,7 @@ def recipe_rows(recipe: Recipe, train: int, dev: int) -> list[dict[str, Any]]:
             "learning rate": f"{recipe.learning_rate:g}",
             "steps": f"{steps}, of which {min(rising, steps)} warm-up",
             "passes over the data": f"{steps * recipe.batch_size / train:.1f}" if train else DASH,
-            "effective batch": f"{recipe.batch_size} ({recipe.accumulation} x {recipe.batch_size // recipe.accumulation})",
+            "effective batch": f"{recipe.batch_size} ({recipe.accumulation} x {each})",
             "seed": recipe.seed,
         }.items()
     ]

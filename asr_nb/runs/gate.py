@@ -63,7 +63,8 @@ def evidence_of(record: Record | None, corpus: str) -> Evidence | None:
 
 # %% ../../nbs/6_runs/gate.ipynb #collect-02
 def heard_by(folders: Iterable[str | Path], corpus: str) -> dict[str, Evidence]:
-    "What is known of each model by name, from the folders of its baselines; what did not finish tells nothing."
+    """What is known of each model by name, from the folders of its baselines; what did not
+    finish tells nothing."""
     known = (evidence_of(read_result(str(folder).strip()), corpus) for folder in folders)
     return {one.base.name: one for one in known if one}
 
@@ -91,7 +92,8 @@ def verdicts(
     known: Mapping[str, Evidence],  # by model
     probes: Mapping[tuple[str, str], Probe] = {},  # by model and recipe
 ) -> dict[tuple[str, str], Verdict]:  # by model and recipe; "" if there are no recipes
-    "The verdict on training each model with each recipe, of those models that something is known of."
+    """The verdict on training each model with each recipe, of those models that something is
+    known of."""
     bases = [one.base for one in known.values()]
     names = [recipe.name for recipe in experiment.recipes] or [""]
     return {
@@ -115,7 +117,8 @@ def decided(
     verdicts: Mapping[tuple[str, str], Verdict],  # by model and recipe
     force: bool,
 ) -> dict[str, Any]:  # word, reasons, forced
-    "What is written into a training run's record about the verdict it began under; word None: none was possible."
+    """What is written into a training run's record about the verdict it began under; word None:
+    none was possible."""
     verdict = verdicts.get((run.parameters["model"], run.parameters["recipe"]))
     if verdict is None:
         reasons = ["no baseline had decoded a dev split"]
@@ -128,7 +131,8 @@ def decided(
 
 
 def warning(decision: Mapping[str, Any] | None) -> str:  # as `decided` gives it
-    "What a report has to say of the verdict that a training run began under; empty if it was to train, or none."
+    """What a report has to say of the verdict that a training run began under; empty if it was
+    to train, or none."""
     if not decision or decision["word"] in (None, "train"):
         return ""
     how = "trained by --force against" if decision["forced"] else "trained in spite of"
@@ -170,7 +174,8 @@ def in_a_sentence(verdicts: Mapping[tuple[str, str], Verdict]) -> str:
 
 # %% ../../nbs/6_runs/gate.ipynb #text-02b
 def gate_text(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> str:
-    "The plan's part about whether training is worth it: verdicts with reasons, what is unknown, what no set measures."
+    """The plan's part about whether training is worth it: verdicts with reasons, what is
+    unknown, what no set measures."""
     verdicts, lines = standing(experiment, runs, root), ["", "", "worth training?"]
     for who, verdict in alike(verdicts):
         refused = ": it would not be trained, unless with --force" if verdict.refuses else ""
@@ -202,11 +207,12 @@ def _unknown(model: str, runs: Sequence[Run], root: str | Path) -> str:
     record = read_result(Path(root) / run.name) if run else None
     if record and record.status == "finished":
         return "not known: its baseline decoded no dev split with words in it"
-    return "not known yet: the run of its baseline tells (--stage baseline), before anything is trained"
+    return "not known yet: its baseline tells (--stage baseline), before anything is trained"
 
 # %% ../../nbs/6_runs/gate.ipynb #text-02c
 def sweep_rows(known: Mapping[str, Evidence]) -> list[dict[str, str]]:
-    "The untouched models by size: parameters, rate on dev, real-time factor, what the test set can show."
+    """The untouched models by size: parameters, rate on dev, real-time factor, what the test
+    set can show."""
     rows = []
     for name, one in sorted(known.items(), key=lambda item: (item[1].base.parameters, item[0])):
         base, small = one.base, one.power.smallest if one.power else None
