@@ -172,10 +172,10 @@ def _corpus(story: Story) -> str:
     "Where the corpus comes from; a data set of a hub with its commit."
     spec = story.lab.corpus
     if spec.privacy == "private":
-        return f"{spec.name} (private, so not described; {spec.language or 'no language given'})"
+        return f"{spec.name} (private, so not described; {spec.language or 'language not known'})"
     revision = story.prepared.inputs.get(f"{spec.name}.revision") if story.prepared else None
     place = spec.options.get("id", spec.source) + (f", revision {revision}" if revision else "")
-    return f"{spec.name} ({place}; {spec.language or 'no language given'})"
+    return f"{spec.name} ({place}; {spec.language or 'language not known'})"
 
 
 def _commit(story: Story) -> str:

@@ -60,12 +60,12 @@ class Part:
 def parts(sets: Iterable[PreparedSet]) -> list[Part]:
     "The parts of the sets, in their order."
     split_parts = []
-    for made in sets:
-        levels = {row["id"]: row for row in made.measures()}
-        for split in dict.fromkeys((*SPLITS, *(row.split for row in made.utterances))):
-            if rows := tuple(made.of(split)):
+    for prepared in sets:
+        levels = {row["id"]: row for row in prepared.measures()}
+        for split in dict.fromkeys((*SPLITS, *(row.split for row in prepared.utterances))):
+            if rows := tuple(prepared.of(split)):
                 measured = ([levels[row.id][when] for row in rows] for when in ("before", "after"))
-                split_parts.append(Part(made.name, split, rows, *map(_levels, measured)))
+                split_parts.append(Part(prepared.name, split, rows, *map(_levels, measured)))
     return split_parts
 
 
@@ -117,7 +117,7 @@ def by_set(corpus: Iterable[Part]) -> dict[str, list[Part]]:
 
 # %% ../../nbs/7_reports/data_parts.ipynb #splits-02
 def split_rows(corpus: Iterable[Part], veil: Veil = OPEN) -> list[dict[str, Any]]:
-    """Table: the size of each part, and the hash of its ids; under a veil it is salted, or a
+    """Table: the size of each part, and the hash of its ids; of a private corpus it is salted, or a
     guess at the ids could be proved."""
     return [
         {

@@ -299,15 +299,15 @@ def _clean_source(spec: CorpusSpec, options: Mapping[str, Any]) -> tuple[dict[st
 def before_steps(
     spec: CorpusSpec,
     options: Mapping[str, Any],  # of its source, pinned
-    made: PreparedSet,
+    prepared: PreparedSet,
 ) -> tuple[str, np.ndarray] | None:
     """The id of an utterance that went through most steps, and its sound before them; None if
     there is none."""
-    changed = {row.id: row for row in made.utterances}
+    changed = {row.id: row for row in prepared.utterances}
     options, channel = _clean_source(spec, options)
     if not spec.process and channel == "clean":
         return None
-    longest = max((len(row.audio_chain) for row in made.utterances), default=0)
+    longest = max((len(row.audio_chain) for row in prepared.utterances), default=0)
     try:
         for row in open_rows(spec.source, spec.name, spec.language, options, Ledger()).rows:
             same = changed.get(
@@ -340,15 +340,15 @@ def show_sound(
     import matplotlib.pyplot as plt
 
     panels = []
-    for made in sets:
-        by_level = sorted(made.measures(), key=lambda row: row["after"]["rms_db"])
+    for prepared in sets:
+        by_level = sorted(prepared.measures(), key=lambda row: row["after"]["rms_db"])
         id, clean = originals.get(
-            made.name, (by_level[len(by_level) // 2]["id"], None)
+            prepared.name, (by_level[len(by_level) // 2]["id"], None)
         )  # neither loud nor quiet
-        chain = next(row.audio_chain for row in made.utterances if row.id == id)
+        chain = next(row.audio_chain for row in prepared.utterances if row.id == id)
         if clean is not None:
-            panels.append((f"{made.name}, before", clean))
-        panels.append((": ".join(filter(None, (made.name, _way(chain)))), made.samples(id)))
+            panels.append((f"{prepared.name}, before", clean))
+        panels.append((": ".join(filter(None, (prepared.name, _way(chain)))), prepared.samples(id)))
     lines = -(-len(panels) // 2)
     figure, axes = plt.subplots(max(lines, 1), 2, figsize=(7.5, 1.9 * max(lines, 1)), squeeze=False)
     for axis in axes.flat[len(panels) :]:

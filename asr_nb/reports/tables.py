@@ -287,8 +287,8 @@ def nonspeech_table(
 def _nonspeech_rates(name: str, rows: Sequence[Prediction]) -> str:
     "Every metric of clips without speech, in a line."
     rates = summarise(rows, NONSPEECH[0])
-    listed = "; ".join(f"{metric_label(metric)} {interval_text(rates[metric])}" for metric in rates)
-    return f"**{name}** ({len(rows)} clips). {listed[0].upper()}{listed[1:]}.\n"
+    values = "; ".join(f"{metric_label(metric)} {interval_text(rates[metric])}" for metric in rates)
+    return f"**{name}** ({len(rows)} clips). {values[0].upper()}{values[1:]}.\n"
 
 
 def _sound_rows(systems: Mapping[str, Sequence[Prediction]]) -> list[dict[str, str]]:
