@@ -132,40 +132,42 @@ _DEMO = [
         scope="all-linear",
         warmup=10.0,
         allow=("endless-warmup",),
-        note="Fails on purpose: lora-all with a warm-up of ten times the run, seed 000's mistake.",
+        note="Fails on purpose: lora-all with a warm-up of ten times the run, the mistake of the "
+        "write-up danish-calls.",
     ),
 ]
 
 # %% ../../nbs/3_training/recipes.ipynb #named-02b
-_SEED_000 = [
+_DANISH_CALLS = [
     Recipe(
-        "seed-000-lora",
+        "danish-calls",
         "lora",
         steps=548,
         warmup=40 / 548,
         rank=32,
         alpha=64,
-        note="Seed 000's run that converged: rank, alpha, query and value, 40 of 548 steps of warm-up are stated; "
-        "rate, batch and dropout are not. With a batch of 16, 548 steps are one pass of its ~9,000 chunks.",
+        note="The run of danish-calls that converged: rank, alpha, query and value, 40 of 548 steps of "
+        "warm-up are stated; rate, batch and dropout are not. With a batch of 16, 548 steps are "
+        "one pass of its ~9,000 chunks.",
     ),
 ]
-_SEEDS_001_002 = [
+_TINY_AND_KOREAN = [
     Recipe(
-        "seed-001-full",
+        "whisper-tiny-da",
         "full",
         epochs=1.0,
-        note="Seed 001 trained whisper-tiny on CoRal; the text states no setting, so all are defaults.",
+        note="whisper-tiny trained on CoRal; the write-up states no setting, so all are defaults.",
     ),
     Recipe(
-        "seed-002-full",
+        "korean-phone",
         "full",
         epochs=1.0,
-        note="Seed 002 trained all of large-v3 on precomputed features; the text states no setting.",
+        note="All of large-v3 trained on precomputed features; the write-up states no setting.",
     ),
 ]
 
 # %% ../../nbs/3_training/recipes.ipynb #named-03
-_003 = {
+_PARETO = {
     "batch_size": 16,
     "rank": 32,
     "alpha": 64,
@@ -174,57 +176,60 @@ _003 = {
     "seed": 42,
     "weight_decay": 0.0,
 }
-_SCOPE_003 = (
+_PARETO_SCOPE = (
     "its adapters were on query, key, value and output; all-linear adds the feed-forward layers."
 )
 
 # %% ../../nbs/3_training/recipes.ipynb #named-03b
-_SEED_003 = [
+_PARETO_FR_ZH = [
     Recipe(
-        "seed-003-lora-zh",
+        "pareto-lora-zh",
         "lora",
         learning_rate=1e-4,
         epochs=1.0,
-        **_003,
-        note=f"Seed 003's first recipe, which won on Chinese; {_SCOPE_003}",
+        **_PARETO,
+        note=f"First recipe of pareto-fr-zh, which won on Chinese; {_PARETO_SCOPE}",
     ),
     Recipe(
-        "seed-003-lora-fr",
+        "pareto-lora-fr",
         "lora",
         learning_rate=5e-5,
         epochs=2.0,
-        **_003,
-        note=f"Seed 003's corrected recipe for medium and turbo; it still hurt French; {_SCOPE_003}",
+        **_PARETO,
+        note="Corrected recipe of pareto-fr-zh for medium and turbo; it still hurt French; "
+        f"{_PARETO_SCOPE}",
     ),
     Recipe(
-        "seed-003-lora-fr-small",
+        "pareto-lora-fr-small",
         "lora",
         learning_rate=3e-5,
         epochs=2.0,
-        **_003,
-        note=f"The corrected recipe for small (small_v2 there); {_SCOPE_003}",
+        **_PARETO,
+        note=f"Corrected recipe of pareto-fr-zh for small (small_v2 there); {_PARETO_SCOPE}",
     ),
     Recipe(
-        "seed-003-full",
+        "pareto-full",
         "full",
         learning_rate=1e-5,
         epochs=1.0,
-        **_003,
-        note="Seed 003's full fine-tune; the best of the two methods on tiny in both languages.",
+        **_PARETO,
+        note="Full fine-tune of pareto-fr-zh; on tiny the better method in both languages.",
     ),
     Recipe(
-        "seed-003-scratch",
+        "pareto-scratch",
         "scratch",
         learning_rate=5e-4,
         epochs=5.0,
         warmup=0.05,
-        **_003,
-        note="Seed 003's question what the pre-trained weights are worth: everything, it found.",
+        **_PARETO,
+        note="What are the pre-trained weights worth? Everything, as pareto-fr-zh found.",
     ),
 ]
 
 # %% ../../nbs/3_training/recipes.ipynb #named-03c
-RECIPES: dict[str, Recipe] = {r.name: r for r in _DEMO + _SEED_000 + _SEEDS_001_002 + _SEED_003}
+RECIPES: dict[str, Recipe] = {
+    r.name: r for r in _DEMO + _DANISH_CALLS + _TINY_AND_KOREAN + _PARETO_FR_ZH
+}
 
 # %% ../../nbs/3_training/recipes.ipynb #override-02
 def recipe(

@@ -48,7 +48,7 @@ def learning_rates(
     return recipe.learning_rate * np.where(step < rising, up, down)
 
 # %% ../../nbs/3_training/schedule.ipynb #lint-02
-LONG_WARMUP = 0.25  # share of the run; the notes' advice is 0.1 or less
+LONG_WARMUP = 0.25  # share of the run; common advice is 0.1 or less
 HIGH_RATE = 10.0  # times the default of the model's size
 
 

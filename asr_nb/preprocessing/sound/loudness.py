@@ -101,5 +101,5 @@ class Loudness:
 # %% ../../../nbs/1_preprocessing/sound/loudness.ipynb #step-02c
 PRESETS = {
     "ebu-r128": Loudness(),
-    "seed-000": Loudness(target_lufs=-16.0, peak_dbtp=None),  # a streaming convention
+    "danish-calls": Loudness(target_lufs=-16.0, peak_dbtp=None),  # a streaming convention
 }

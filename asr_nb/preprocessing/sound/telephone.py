@@ -362,7 +362,7 @@ PRESETS = {
             {"step": "codec", "of": ("g711-mu", "g711-a")},
         )
     ),
-    "seed-000": Telephone(
+    "danish-calls": Telephone(
         share=0.75,
         steps=(
             {"step": "band", "low": (0, 0), "high": (4000, 4000)},
