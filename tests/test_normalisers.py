@@ -17,20 +17,19 @@ from hypothesis import strategies as st
 
 from asr_nb.checks import BadInput
 from asr_nb.preprocessing.text.asian import _simplify
-from asr_nb.preprocessing.text.danish import CORAL_CHARACTERS
+from asr_nb.preprocessing.text.danish import CORAL_CHARACTERS, coral
 from asr_nb.preprocessing.text.rules import Rules, apply
 from asr_nb.preprocessing.text.spelling import PROBES, broken_cases, kind
 from asr_nb.preprocessing.text.normalisers import (
-    NORMALISERS,
     basic,
-    coral,
     for_language,
     normaliser,
+    normalisers,
 )
 
 USABLE = [
     rule
-    for rule in NORMALISERS.values()
+    for rule in normalisers().values()
     if rule.name != "chinese_simplified" or find_spec("opencc")
 ]
 PROMISING = [
@@ -224,7 +223,7 @@ def test_every_convention_is_in_the_fingerprint(rule) -> None:
 
 def test_fingerprints_differ() -> None:
     assert len({rule.fingerprint for rule in USABLE}) == len(USABLE)
-    assert (basic.fingerprint, NORMALISERS["verbatim"].fingerprint) == (
+    assert (basic.fingerprint, normaliser("verbatim").fingerprint) == (
         "8c0ac746907f",
         "e8090b5cca06",
     ), "they stand in old records"

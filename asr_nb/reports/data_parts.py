@@ -53,7 +53,11 @@ class Part:
     def words(self) -> np.ndarray:
         "In each transcript, shape (n,); 0 in languages that are written without spaces."
         return np.array(
-            [len(row.text.split()) if find_language(row.language).spaced else 0 for row in self.rows], int
+            [
+                len(row.text.split()) if find_language(row.language).spaced else 0
+                for row in self.rows
+            ],
+            int,
         )
 
 # %% ../../nbs/7_reports/data_parts.ipynb #parts-02b

@@ -43,4 +43,6 @@ def show_spectrogram(
     scale = {"cmap": "Greys", "vmin": SOFTEST_DB, "vmax": LOUDEST_DB}
     hop = round(HOP_SECONDS * rate)
     specshow(levels, sr=rate, hop_length=hop, x_axis="time", y_axis="linear", ax=axis, **scale)
+    axis.xaxis.set_major_formatter("{x:g}")  # librosa's has three decimals below a second
+    axis.locator_params(axis="x", nbins=6)
     axis.set(xlabel="time (s)", ylabel="frequency (Hz)")
