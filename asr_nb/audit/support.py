@@ -17,7 +17,8 @@ from rapidfuzz.distance import Levenshtein
 from ..checks import BadInput, canonical_json, sha256
 from ..evaluation.alignments import table_html
 from ..evaluation.decoding import Prediction
-from ..evaluation.scoring import UNSPACED, Token, loops, tokens
+from ..evaluation.scoring import Token, loops, tokens
+from ..preprocessing.text.asian import UNSPACED
 from ..evaluation.significance import Interval, blocks_of, bootstrap, wilson
 
 # %% auto #0
