@@ -20,7 +20,7 @@ from ...checks import one_of, sha256
 from .containers import is_cut, mp3_frames
 
 # %% ../../../nbs/1_preprocessing/sound/audio.ipynb #reasons-02
-SAMPLING_RATE = 16_000  # Hz; what every model family here listens to
+SAMPLING_RATE = 16_000  # Hz, of the input of every model family here
 
 AUDIO_REASONS = (
     "undecodable",
@@ -40,7 +40,7 @@ class AudioError(ValueError):
     def __init__(
         self,
         reason: str,
-        detail: str = "",  # what was found; never a file name or a transcript
+        detail: str = "",  # figures; never a file name or a transcript
     ):
         self.reason, self.detail = one_of("reason", reason, AUDIO_REASONS), detail
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -138,7 +138,7 @@ def _read(data: bytes) -> tuple[np.ndarray, int]:
                 raise AudioError("undecodable", "declares no length, or an absurd one")
             if file.format == "MP3":
                 declared = _mp3_declared(data, declared)
-            try:  # GSM can't be sought and must be told how many
+            try:  # GSM can't be sought and needs the count
                 samples = file.read(file.frames, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 raise AudioError("truncated", error.error_string) from None
@@ -147,19 +147,19 @@ def _read(data: bytes) -> tuple[np.ndarray, int]:
     except soundfile.LibsndfileError as error:  # its own text would name the file
         raise AudioError("undecodable", error.error_string) from None
     if len(samples) < declared:
-        found = f"{len(samples) / rate:.2f} of {declared / rate:.2f} s"
-        raise AudioError("truncated", found)
+        lengths = f"{len(samples) / rate:.2f} of {declared / rate:.2f} s"
+        raise AudioError("truncated", lengths)
     return samples, rate
 
 # %% ../../../nbs/1_preprocessing/sound/audio.ipynb #decode-05c
 def _bytes_of(path: Path) -> bytes:
     "The content of a regular file. Raises AudioError, without its name."
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise AudioError("audio_missing", "not a file")
-        if found.st_size > 4 * _MOST:
-            raise AudioError("undecodable", f"a file of {found.st_size / 2**30:.0f} GiB")
+        if status.st_size > 4 * _MOST:
+            raise AudioError("undecodable", f"a file of {status.st_size / 2**30:.0f} GiB")
         return path.read_bytes()
     except OSError as error:
         raise AudioError("audio_missing", error.strerror or "") from None
@@ -229,17 +229,17 @@ def resample(
     if rate == to:
         return samples
     length = -(-len(samples) * to // rate)
-    found = soxr.resample(samples, rate, to, quality="HQ")[:length]
-    return np.pad(found, (0, length - len(found)))
+    output = soxr.resample(samples, rate, to, quality="HQ")[:length]
+    return np.pad(output, (0, length - len(output)))
 
 # %% ../../../nbs/1_preprocessing/sound/audio.ipynb #stated-02
 def _require_stated(samples: np.ndarray, rate: int, stated_rate: int, seconds: float) -> None:
     "Raise AudioError if a file is not what its manifest says; 0 says nothing."
     if stated_rate and stated_rate != rate:
         raise AudioError("misdeclared", f"{stated_rate:g} Hz are stated, the file has {rate}")
-    found = len(samples) / rate
-    if seconds and not abs(found - seconds) <= 0.1 + 0.02 * seconds:  # NaN is wrong too
-        raise AudioError("misdeclared", f"{seconds:.2f} s are stated, the file has {found:.2f}")
+    actual = len(samples) / rate
+    if seconds and not abs(actual - seconds) <= 0.1 + 0.02 * seconds:  # NaN is wrong too
+        raise AudioError("misdeclared", f"{seconds:.2f} s are stated, the file has {actual:.2f}")
 
 
 def load(
@@ -249,9 +249,9 @@ def load(
     seconds: float = 0,  # likewise
 ) -> np.ndarray:
     "Mono float32 samples at `to` Hz, shape (n,). Raises AudioError."
-    samples, found = decode(data)
-    _require_stated(samples, found, rate, seconds)
-    return resample(samples, found, to)
+    samples, actual = decode(data)
+    _require_stated(samples, actual, rate, seconds)
+    return resample(samples, actual, to)
 
 # %% ../../../nbs/1_preprocessing/sound/audio.ipynb #hash-02
 def audio_hash(samples: np.ndarray) -> str:

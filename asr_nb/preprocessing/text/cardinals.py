@@ -10,7 +10,7 @@ __all__ = ['LIMIT', 'ENGLISH_WORDS', 'english', 'english_year', 'danish', 'danis
 import re
 
 # %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #limit-02
-LIMIT = 10**12  # whole numbers below it can be said
+LIMIT = 10**12  # whole numbers below it have words
 
 
 def _large(count: str, one: str, many: str, rest: str, single: bool) -> str:

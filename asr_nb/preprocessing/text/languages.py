@@ -135,6 +135,8 @@ _FRENCH = Language(
         articles="un une et",
     ),
 )
+
+# %% ../../../nbs/1_preprocessing/text/languages.ipynb #entries-07
 _GERMAN = Language(
     "de",
     "German",
