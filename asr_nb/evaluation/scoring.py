@@ -111,7 +111,7 @@ def unit_of(normaliser: Normaliser) -> str:
     return normaliser.unit
 
 
-def units(text: str, unit: str = "word") -> list[str]:
+def units(text: str, unit: str) -> list[str]:  # "word" or "character"
     "The words of a normalised text, or its characters without blanks."
     return text.split() if unit == "word" else list(text.replace(" ", ""))
 
