@@ -18,8 +18,9 @@ from ..checks import BadInput, canonical_json, sha256
 from ..evaluation.alignments import table_html
 from ..evaluation.decoding import Prediction
 from ..evaluation.intervals import Interval
-from ..evaluation.scoring import UNSPACED, Token, loops, tokens
+from ..evaluation.scoring import Token, loops, tokens
 from ..evaluation.significance import blocks_of, bootstrap, wilson
+from ..preprocessing.text.asian import UNSPACED
 
 # %% auto #0
 __all__ = ['LETTERS', 'UNSPACED_WEIGHT', 'ALGORITHM', 'CATEGORIES', 'CONTEXT', 'MARK', 'fold', 'size', 'infix_similarity',

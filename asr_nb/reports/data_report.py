@@ -21,6 +21,7 @@ from ..evaluation.summary import FEWEST_FOR_INTERVAL
 from ..findings import Finding
 from ..preprocessing.sound.audio import SAMPLING_RATE, AudioError
 from ..preprocessing.corpus.admission import hear
+from ..preprocessing.sound.spectrograms import show_spectrogram
 from ..preprocessing.sources.registry import open_rows
 from ..preprocessing.corpus.leaks import Near
 from ..preprocessing.store.provenance import read_entry
@@ -33,13 +34,13 @@ from asr_nb.reports.data_parts import (
     long,
     panels,
     safe,
-    spaced,
     titled,
 )
 from .data_text import character_kinds, near_rows, odd_rates
 from ..runs.experiment import CorpusSpec
 from .figures import BLUE, GREY
 from ..preprocessing.store.prepared import PreparedSet
+from ..preprocessing.text.languages import find_language
 
 # %% ../../nbs/7_reports/data_report.ipynb #levels-02
 LOWEST = -80.0  # dB; what is below is drawn there
@@ -322,13 +323,9 @@ def before_steps(
 # %% ../../nbs/7_reports/data_report.ipynb #sound-03
 def _spectrogram(axis: Any, samples: np.ndarray, title: str) -> None:
     "Energy over time and frequency, dark where there is much."
-    dither = 1e-5 * np.sin(np.arange(max(len(samples), 400)) ** 1.5)
-    dither[: len(samples)] += samples
-    axis.specgram(
-        dither, NFFT=400, noverlap=240, Fs=SAMPLING_RATE, cmap="Greys", vmin=-130, vmax=-45
-    )
+    show_spectrogram(samples, axis)
     axis.set_title(title, fontsize=8.5, fontweight="normal")
-    axis.set(xlabel="time (s)", yticks=[0, 4000, 8000], yticklabels=["0", "4", "8"])
+    axis.set(yticks=[0, 4000, 8000])
 
 
 def show_sound(
@@ -355,7 +352,7 @@ def show_sound(
         axis.axis("off")
     for place, (axis, (title, samples)) in enumerate(zip(axes.flat, panels)):
         _spectrogram(axis, samples, title)
-        axis.set(ylabel="frequency (kHz)" if not place % 2 else "")
+        axis.set(ylabel="frequency (Hz)" if not place % 2 else "")
     return figure
 
 # %% ../../nbs/7_reports/data_report.ipynb #quarantine-02
@@ -482,7 +479,7 @@ def _text(mine: Sequence[Part]) -> Iterator[Finding]:
     rate = sum(part.characters.sum() for part in mine) / sum(
         part.seconds[part.characters > 0].sum() for part in mine
     )
-    low, high = RATES[spaced(mine[0].rows[0].language)]
+    low, high = RATES[find_language(mine[0].rows[0].language).spaced]
     if not low <= rate <= high:
         yield _warning(
             "speaking-rate",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..checks import BadInput, canonical_json, write_atomic
 from ..evaluation.decoding import Prediction, decode_set, read_predictions
 from ..evaluation.intervals import CHANGE, Interval, interval_text, verdict
-from ..evaluation.scoring import score, scorer_fingerprint
+from ..evaluation.scoring import check_with_jiwer, score, scorer_fingerprint
 from ..evaluation.significance import block_warning, blocks_of
 from asr_nb.evaluation.summary import (
     by_language,
@@ -222,8 +222,10 @@ def summarise_all(
 def keep_named(
     name: str, rows: Sequence[Prediction], normalise: Normaliser, run: RunInProgress
 ) -> None:
-    "Keep the same errors under every other convention that people publish, each under its own name."
-    for metric, value in scored(rows, normalise).named().items():
+    "Keep the same errors under every other convention that people publish, each under its own name. Raises AssertionError."
+    scores = scored(rows, normalise)
+    check_with_jiwer(scores)
+    for metric, value in scores.named().items():
         if f"{name}.{metric}" not in run.metrics and value is not None:
             run.metric(f"{name}.{metric}", value, n=len(rows), unit="fraction")
 
