@@ -93,7 +93,11 @@ def test_what_is_not_worth_it_is_declined_and_can_be_forced(swept: Path) -> None
     )
     said = command("card", trained)
     text = (trained / "card.md").read_text("utf-8")
-    assert said.code == 0 and "FORCED against: don't" in text and "trained by --force" in text
+    assert (
+        said.code == 0
+        and "(FORCED) against the advice: don't" in text
+        and "trained by --force" in text
+    )
 
 
 def test_every_experiment_that_ships_hears_where_nobody_speaks() -> None:

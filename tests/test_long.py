@@ -1,4 +1,4 @@
-"""Sets that are not short clips of one language: whole calls, heard in pieces, and two languages in one set."""
+"""Sets that are not short clips of one language: whole calls, decoded in pieces, and two languages in one set."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from conftest import command, result, run_folders
 
 EXPERIMENT = """
 name: calls
-question: What is heard in whole calls?
+question: What is in whole calls?
 corpus: {name: short, source: synthetic, language: en, options: {test: 24}}
 tests:
   - {name: whole, source: folder, language: en, long: true, options: {path: calls, columns: {audio: file, text: text, speaker: who}, splits: {test: manifest.jsonl}}}
@@ -66,14 +66,14 @@ def calls(folder: Path) -> None:
     (folder / "manifest.jsonl").write_text("\n".join(lines))
 
 
-def test_whole_calls_are_heard_in_pieces_and_with_beams(tmp_path: Path) -> None:
+def test_whole_calls_are_decoded_in_pieces_and_with_beams(tmp_path: Path) -> None:
     calls(tmp_path / "calls")
     both(tmp_path / "both")
     (tmp_path / "calls.yaml").write_text(EXPERIMENT)
-    said = command(
+    run = command(
         "run", "calls.yaml", "--stage", "baseline", "-p", "beams=2", "--out", "runs", cwd=tmp_path
     )
-    assert said.code == 0, said.err
+    assert run.code == 0, run.err
     folder = run_folders(tmp_path / "runs" / "calls")["baseline-micro"]
     record, rows = result(folder), read_predictions(folder / "predictions.jsonl")
     whole, short = ([row for row in rows if row.test_set == name] for name in ("whole", "short"))

@@ -17,20 +17,19 @@ from hypothesis import strategies as st
 
 from asr_nb.checks import BadInput
 from asr_nb.preprocessing.text.asian import _simplify
-from asr_nb.preprocessing.text.danish import CORAL_CHARACTERS
+from asr_nb.preprocessing.text.danish import CORAL_CHARACTERS, coral
 from asr_nb.preprocessing.text.rules import Rules, apply
 from asr_nb.preprocessing.text.spelling import PROBES, broken_cases, kind
 from asr_nb.preprocessing.text.normalisers import (
-    NORMALISERS,
     basic,
-    coral,
     for_language,
     normaliser,
+    normalisers,
 )
 
 USABLE = [
     rule
-    for rule in NORMALISERS.values()
+    for rule in normalisers().values()
     if rule.name != "chinese_simplified" or find_spec("opencc")
 ]
 PROMISING = [
@@ -224,7 +223,7 @@ def test_every_convention_is_in_the_fingerprint(rule) -> None:
 
 def test_fingerprints_differ() -> None:
     assert len({rule.fingerprint for rule in USABLE}) == len(USABLE)
-    assert (basic.fingerprint, NORMALISERS["verbatim"].fingerprint) == (
+    assert (basic.fingerprint, normaliser("verbatim").fingerprint) == (
         "8c0ac746907f",
         "e8090b5cca06",
     ), "they stand in old records"
@@ -233,10 +232,10 @@ def test_fingerprints_differ() -> None:
 @RULES
 def test_numbers_stay_apart(rule) -> None:
     """No two whole numbers may read alike, nor a number and its negative, its tenth, its per cent or its square."""
-    drawn = random.Random(rule.name)
-    values = [*range(300), *(drawn.randrange(10 ** drawn.randint(3, 12)) for _ in range(700))]
-    seen = {rule(str(value)) for value in values}
-    assert len(seen) == len(set(values))
+    dice = random.Random(rule.name)
+    values = [*range(300), *(dice.randrange(10 ** dice.randint(3, 12)) for _ in range(700))]
+    readings = {rule(str(value)) for value in values}
+    assert len(readings) == len(set(values))
     if rule is not basic:  # which sees no signs at all
         mark = {"danish": ",", "french": ",", "german": ",", "russian": ",", "spanish": ","}.get(
             rule.name, "."
@@ -271,8 +270,8 @@ def test_languages_without_a_rule_are_refused() -> None:
 
 def test_speed() -> None:
     """Two sides of 10,000 utterances must be a small part of the scorer's 20 s; the limit is a ratio, for slow machines."""
-    drawn = random.Random(0)
-    texts = [" ".join(drawn.choices(PIECES, k=12)) for _ in range(400)]
+    dice = random.Random(0)
+    texts = [" ".join(dice.choices(PIECES, k=12)) for _ in range(400)]
 
     def seconds(rule) -> float:
         start = time.process_time()

@@ -35,22 +35,25 @@ def texts(seed: int, vocabulary: int, wrong: float) -> tuple[list[str], list[str
         f"{generator.choice(('få', 'sø', 'it', 'æb', 'élé'))}{chr(97 + i % 26)}{i // 26 or ''}"
         for i in range(vocabulary)
     ]
-    said, heard = [], []
+    references, hypotheses = [], []
     for _ in range(UTTERANCES):
-        line, misheard = [generator.choice(words) for _ in range(generator.randint(0, 20))], []
-        for word in line:
+        reference, hypothesis = (
+            [generator.choice(words) for _ in range(generator.randint(0, 20))],
+            [],
+        )
+        for word in reference:
             chance = generator.random()
-            misheard += (
+            hypothesis += (
                 [generator.choice(words)]
                 if chance < 0.6 * wrong
                 else []
                 if chance < 0.8 * wrong
                 else [word]
             )
-            misheard += [generator.choice(words)] if generator.random() < 0.2 * wrong else []
-        said.append(" ".join(line))
-        heard.append(" ".join(misheard))
-    return said, heard
+            hypothesis += [generator.choice(words)] if generator.random() < 0.2 * wrong else []
+        references.append(" ".join(reference))
+        hypotheses.append(" ".join(hypothesis))
+    return references, hypotheses
 
 
 def table(counts: Counts) -> np.ndarray:
@@ -62,15 +65,15 @@ def table(counts: Counts) -> np.ndarray:
 
 @pytest.mark.parametrize("vocabulary", [3000, 12])
 def test_counts_like_jiwer(vocabulary: int) -> None:
-    said, heard = texts(0, vocabulary, 0.3)
-    scores = score(said, heard, normaliser("basic"))
+    references, hypotheses = texts(0, vocabulary, 0.3)
+    scores = score(references, hypotheses, normaliser("basic"))
     for ours, process in (
         (scores.words, jiwer.process_words),
         (scores.characters, jiwer.process_characters),
     ):
-        found = process(said, heard)
+        counted = process(references, hypotheses)
         rows = []
-        for chunks in found.alignments:
+        for chunks in counted.alignments:
             kinds = Counter()
             for chunk in chunks:
                 kinds[chunk.type] += max(
@@ -78,20 +81,20 @@ def test_counts_like_jiwer(vocabulary: int) -> None:
                 )
             rows.append([kinds[kind] for kind in ("equal", "substitute", "delete", "insert")])
         assert (table(ours) == np.array(rows)).all(), "utterance by utterance"
-        assert ours.rate == getattr(found, "wer" if hasattr(found, "wer") else "cer")
+        assert ours.rate == getattr(counted, "wer" if hasattr(counted, "wer") else "cer")
 
 
-def sclite(folder: Path, said: list[str], heard: list[str]) -> np.ndarray:
+def sclite(folder: Path, references: list[str], hypotheses: list[str]) -> np.ndarray:
     """What sclite counts in each utterance."""
-    for name, lines in (("said", said), ("heard", heard)):
+    for name, lines in (("references", references), ("hypotheses", hypotheses)):
         rows = [f"{line} (s{i % 20}_{i:05d})\n" for i, line in enumerate(lines)]
         (folder / name).write_text("".join(rows), encoding="utf-8")
-    given = [
+    arguments = [
         "-r",
-        "said",
+        "references",
         "trn",
         "-h",
-        "heard",
+        "hypotheses",
         "trn",
         "-i",
         "spu_id",
@@ -103,10 +106,15 @@ def sclite(folder: Path, said: list[str], heard: list[str]) -> np.ndarray:
         "stdout",
     ]
     done = subprocess.run(
-        [SCLITE, *given], cwd=folder, capture_output=True, encoding="utf-8", timeout=120, check=True
+        [SCLITE, *arguments],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=True,
     )
     paths = dict(re.findall(r'<PATH id="\(?s\d+_(\d+)\)?"[^>]*>\n(.*)\n</PATH>', done.stdout))
-    kinds = [re.findall(r"(?:^|:)([CSDI]),", paths[f"{i:05d}"]) for i in range(len(said))]
+    kinds = [re.findall(r"(?:^|:)([CSDI]),", paths[f"{i:05d}"]) for i in range(len(references))]
     return np.array([[row.count(kind) for kind in "CSDI"] for row in kinds])
 
 
@@ -115,16 +123,16 @@ def sclite(folder: Path, said: list[str], heard: list[str]) -> np.ndarray:
     ("vocabulary", "wrong", "longer"), [(3000, 0.3, 0), (30, 0.2, 0), (12, 0.8, 0.02)]
 )
 def test_counts_like_sclite(tmp_path: Path, vocabulary: int, wrong: float, longer: float) -> None:
-    said, heard = texts(1, vocabulary, wrong)
+    references, hypotheses = texts(1, vocabulary, wrong)
     ours, theirs = (
-        table(score(said, heard, normaliser("basic")).words),
-        sclite(tmp_path, said, heard),
+        table(score(references, hypotheses, normaliser("basic")).words),
+        sclite(tmp_path, references, hypotheses),
     )
-    assert (ours[:, :3].sum(1) == theirs[:, :3].sum(1)).all(), "words said"
-    assert (ours[:, 2] - ours[:, 3] == theirs[:, 2] - theirs[:, 3]).all(), "words heard"
+    assert (ours[:, :3].sum(1) == theirs[:, :3].sum(1)).all(), "words of the references"
+    assert (ours[:, 2] - ours[:, 3] == theirs[:, 2] - theirs[:, 3]).all(), "words of the hypotheses"
     cost = [
         Levenshtein.distance(a.split(), b.split(), weights=(3, 3, 4))
-        for a, b in zip(said, heard, strict=True)
+        for a, b in zip(references, hypotheses, strict=True)
     ]
     assert (theirs @ [0, 4, 3, 3] == cost).all(), "sclite's own measure"
     more = theirs[:, 1:].sum(1) - ours[:, 1:].sum(1)
@@ -161,15 +169,21 @@ TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=16).map(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    said=TEXT,
-    heard=TEXT,
+    reference=TEXT,
+    hypothesis=TEXT,
     language=st.sampled_from(["en", "da-DK", "fr", "de", "es", "zh", "ko", ""]),
     rule=st.sampled_from(["basic", "verbatim", "chinese", "danish"]),
 )
-def test_buckets_sum_to_the_errors(said: str, heard: str, language: str, rule: str) -> None:
-    row, how = Prediction("a", "set", said, heard, language, 1.0), normaliser(rule)
-    (found,), counts = errors.classify([row], how), scored([row], how).primary
-    assert len(found) == counts.errors[0] == sum(filter(None, errors.buckets([row], how).values()))
+def test_buckets_sum_to_the_errors(
+    reference: str, hypothesis: str, language: str, rule: str
+) -> None:
+    row, normalise = Prediction("a", "set", reference, hypothesis, language, 1.0), normaliser(rule)
+    (found,), counts = errors.classify([row], normalise), scored([row], normalise).primary
+    assert (
+        len(found)
+        == counts.errors[0]
+        == sum(filter(None, errors.buckets([row], normalise).values()))
+    )
     assert [error.place for error in found] == sorted(error.place for error in found)
     assert sum(bool(error.said and error.heard) for error in found) == counts.substitutions[0]
     assert {error.kind for error in found} <= set(errors.BUCKETS)
@@ -180,15 +194,18 @@ def test_without_espeak_homophones_are_not_guessed(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "available", lambda: False)
     errors._substitution.cache_clear()
     row = Prediction("a", "set", "I went there too", "I went their two", "en", 1.0)
-    found = errors.buckets([row], normaliser("basic"))
+    counts = errors.buckets([row], normaliser("basic"))
     errors._substitution.cache_clear()
-    assert (found["homophone"], found["substitution"], found["number"]) == (None, 1, 1)
+    assert (counts["homophone"], counts["substitution"], counts["number"]) == (None, 1, 1)
 
 
 def predictions(wrong: float, seed: int) -> list[Prediction]:
-    """A test set of 200 speakers as one system hears it."""
-    said, _ = texts(2, 4000, 0)
-    generator, words = random.Random(seed), sorted({word for line in said for word in line.split()})
+    """A test set of 200 speakers with the hypotheses of one system."""
+    references, _ = texts(2, 4000, 0)
+    generator, words = (
+        random.Random(seed),
+        sorted({word for line in references for word in line.split()}),
+    )
     return [
         Prediction(
             str(i),
@@ -203,7 +220,7 @@ def predictions(wrong: float, seed: int) -> list[Prediction]:
             f"s{i % 200}",
             tags={"dialect": f"d{i % 7}", "channel": "phone" if i % 2 else "clean"},
         )
-        for i, line in enumerate(said)
+        for i, line in enumerate(references)
     ]
 
 

@@ -23,38 +23,40 @@ def misheard(
     words: list[str], wrong: float, other: list[str], generator: random.Random
 ) -> list[str]:
     """Words of which each may be replaced, left out, or followed by another one."""
-    heard = []
+    hypotheses = []
     for word in words:
         chance = generator.random()
-        heard += (
+        hypotheses += (
             [generator.choice(other)]
             if chance < 0.6 * wrong
             else []
             if chance < 0.8 * wrong
             else [word]
         )
-        heard += [generator.choice(other)] if generator.random() < 0.2 * wrong else []
-    return heard
+        hypotheses += [generator.choice(other)] if generator.random() < 0.2 * wrong else []
+    return hypotheses
 
 
 def texts(seed: int, utterances: int, vocabulary: int) -> list[list[str]]:
-    """References and what two systems of nearly equal quality heard; few words: the same ones come again and again."""
+    """References and the hypotheses of two systems of nearly equal quality; few words: the same ones come again and again."""
     generator = random.Random(seed)
     words = [f"w{i}" for i in range(vocabulary)]
     other = words if vocabulary < 100 else [f"q{i}" for i in range(10**6)]
-    said = [
+    references = [
         [generator.choice(words) for _ in range(generator.randint(3, 20))]
         for _ in range(utterances)
     ]
-    heard = [[misheard(line, wrong, other, generator) for line in said] for wrong in (0.12, 0.125)]
-    return [[" ".join(line) for line in lines] for lines in (said, *heard)]
+    hypotheses = [
+        [misheard(line, wrong, other, generator) for line in references] for wrong in (0.12, 0.125)
+    ]
+    return [[" ".join(line) for line in lines] for lines in (references, *hypotheses)]
 
 
-def call(name: str, *words: str, cwd: Path, given: str = "") -> str:
+def call(name: str, *words: str, cwd: Path, text: str = "") -> str:
     done = subprocess.run(
         [SCTK / name, *words],
         cwd=cwd,
-        input=given,
+        input=text,
         capture_output=True,
         text=True,
         errors="replace",
@@ -64,14 +66,14 @@ def call(name: str, *words: str, cwd: Path, given: str = "") -> str:
     return done.stdout
 
 
-def sclite(folder: Path, said: list[str], *systems: list[str]) -> str:
+def sclite(folder: Path, references: list[str], *systems: list[str]) -> str:
     """The alignments of systems A and B, as SGML."""
-    for name, lines in zip("rAB", (said, *systems), strict=True):
+    for name, lines in zip("rAB", (references, *systems), strict=True):
         rows = [f"{line} (s{i % 20}_{i:04d})\n" for i, line in enumerate(lines)]
         (folder / name).write_text("".join(rows), encoding="utf-8")
-    given = [word for name in "AB" for word in ("-h", name, "trn", name)]
+    options = [word for name in "AB" for word in ("-h", name, "trn", name)]
     return call(
-        "sclite", "-r", "r", "trn", *given, "-i", "spu_id", "-o", "sgml", "stdout", cwd=folder
+        "sclite", "-r", "r", "trn", *options, "-i", "spu_id", "-o", "sgml", "stdout", cwd=folder
     )
 
 
@@ -94,17 +96,17 @@ def alignments(sgml: str) -> list[list[list[Op]]]:
     ("seed", "vocabulary"), [(0, 50_000), (1, 50_000), (5, 50_000), (0, 30), (2, 30), (3, 30)]
 )
 def test_agrees_with_sc_stats(tmp_path: Path, seed: int, vocabulary: int) -> None:
-    said, *heard = texts(seed, 1000, vocabulary)
-    sgml = sclite(tmp_path, said, *heard)
+    references, *hypotheses = texts(seed, 1000, vocabulary)
+    sgml = sclite(tmp_path, references, *hypotheses)
     systems = alignments(sgml)
     ours = mapsswe(*systems)
-    report = call("sc_stats", "-p", "-t", "mapsswe", "-v", "-n", "-", cwd=tmp_path, given=sgml)
+    report = call("sc_stats", "-p", "-t", "mapsswe", "-v", "-n", "-", cwd=tmp_path, text=sgml)
     segments, z = re.search(r"# segs: (\d+)\).*Z Stat: +([-\d.]+)\)", report).groups()
     assert (ours.segments, f"{-ours.z:.3f}") == (int(segments), z), (
         "it subtracts the other way round"
     )
 
-    unified = call("sc_stats", "-p", "-t", "mapsswe", "-u", "-n", "-", cwd=tmp_path, given=sgml)
+    unified = call("sc_stats", "-p", "-t", "mapsswe", "-u", "-n", "-", cwd=tmp_path, text=sgml)
     printed = re.search(r"\| +MP +\|\| +A +\| +\| +[~AB] +(<?[\d.]+)", unified)[1]
     p = 2 * ndtr(
         -math.floor(100 * abs(ours.z)) / 100
@@ -114,5 +116,7 @@ def test_agrees_with_sc_stats(tmp_path: Path, seed: int, vocabulary: int) -> Non
     if (
         vocabulary > 100
     ):  # with few words two alignments may be equally good, and each scorer takes its own
-        own = [[align(a, b) for a, b in zip(said, system, strict=True)] for system in heard]
+        own = [
+            [align(a, b) for a, b in zip(references, system, strict=True)] for system in hypotheses
+        ]
         assert mapsswe(*own) == ours

@@ -26,7 +26,7 @@ __all__ = ['Prediction', 'predict', 'write_predictions', 'read_predictions', 'ba
 # %% ../../nbs/4_evaluation/decoding.ipynb #prediction-02
 @dataclass(frozen=True)
 class Prediction:
-    "What one recogniser heard in one utterance: a line of predictions.jsonl."
+    "One recogniser's hypothesis for one utterance: a line of predictions.jsonl."
 
     id: str
     test_set: str  # ids are unique within a set
@@ -39,14 +39,14 @@ class Prediction:
     tags: dict[str, str] = field(default_factory=dict)
     log_probabilities: tuple[float, ...] = ()  # natural log, one a token, 5 decimals
     hit_cap: bool = False  # no end token within the cap
-    pieces: int = 1  # that it was heard in: more for a recording beyond the window
+    pieces: int = 1  # that it was decoded in: more for a recording beyond the window
     open_seams: int = 0  # of those, where the overlap of two had no word in common
 
 
 def predict(utterance: Utterance, hypothesis: Hypothesis, test_set: str) -> Prediction:
-    "Put together what was said and what was heard. Raises BadInput for a probability that is no number."
+    "Put utterance and hypothesis together. Raises BadInput for a probability that is not finite."
     if not all(map(math.isfinite, hypothesis.log_probabilities)):
-        allowed = "finite log-probabilities: broken weights, or an overflow in float16?"
+        allowed = "its log-probabilities are not finite: broken weights, or an overflow in float16?"
         raise BadInput("utterance", utterance.id, allowed)
     return Prediction(
         utterance.id,
@@ -73,15 +73,15 @@ def _refuse(constant: str) -> NoReturn:
 
 def _parse(text: str, where: str) -> list[Prediction]:
     "The predictions of complete lines; raises BadInput naming the line."
-    found = []
+    rows = []
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         place = f"{where} line {number}"
         try:
             data = json.loads(line, parse_constant=_refuse)
         except ValueError as error:
             raise BadInput(place, line[:40], f"strict JSON is needed ({error})") from None
-        found.append(from_mapping(Prediction, data, place))
-    return found
+        rows.append(from_mapping(Prediction, data, place))
+    return rows
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #file-03
 def _unique(predictions: Iterable[Prediction], where: str) -> None:
@@ -131,56 +131,56 @@ def _finished(
         return {}
     whole, _, _torn = path.read_bytes().rpartition(b"\n")
     rows = _parse(whole.decode(), path.name) if whole else []
-    found = {row.id: row for row in rows if row.test_set == test_set}
-    known = {utterance.id: utterance.text for utterance in utterances}
-    strange = [row.id for row in found.values() if known.get(row.id) != row.reference]
-    if strange:
-        raise BadInput(path.name, strange[0], f"it holds predictions of another {test_set}")
+    rows_of_set = {row.id: row for row in rows if row.test_set == test_set}
+    references = {utterance.id: utterance.text for utterance in utterances}
+    other = [row.id for row in rows_of_set.values() if references.get(row.id) != row.reference]
+    if other:
+        raise BadInput(path.name, other[0], f"it holds predictions of another {test_set}")
     ids = [[utterances[i].id for i in batch] for batch in order]
-    complete = [batch for batch in ids if all(id in found for id in batch)]
-    kept = {id: found[id] for batch in complete for id in batch}
+    complete = [batch for batch in ids if all(id in rows_of_set for id in batch)]
+    finished = {id: rows_of_set[id] for batch in complete for id in batch}
     others = [row for row in rows if row.test_set != test_set]
-    write_predictions([*others, *kept.values()], path)
-    return kept
+    write_predictions([*others, *finished.values()], path)
+    return finished
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-03
+def _ignore(progress: dict) -> None:
+    "Report nothing."
+
+
 def decode_set(
     family: Family,
-    examples: Sequence[
-        Example
-    ],  # looked up batch by batch; beyond the window their features are samples
+    examples: Sequence[Example],  # looked up batch by batch; features are samples beyond the window
     utterances: Sequence[Utterance],  # the same, in the same order
     test_set: str,  # its name
     decoding: Decoding = Decoding(),
-    report: Callable[[dict], None] = lambda progress: (
-        None
-    ),  # takes step, steps, message, real_time_factor
-    path: str | Path | None = None,  # where finished batches are kept for a killed run
+    report: Callable[[dict], None] = _ignore,  # takes step, steps, message, real_time_factor
+    path: str | Path | None = None,  # finished batches are written there, for a run that is killed
 ) -> list[Prediction]:
-    "What `family` hears in each utterance, in the order given. Raises BadInput."
+    "Decode each utterance with `family`; predictions in the order of the utterances. Raises BadInput."
     if len(examples) != len(utterances):
-        raise BadInput("examples", len(examples), f"one for each of {len(utterances)} utterances")
+        raise BadInput("examples", len(examples), f"there are {len(utterances)} utterances")
     order = batches(utterances, decoding.batch_size)
-    done = _finished(Path(path), utterances, test_set, order) if path else {}
-    heard_seconds, started = 0.0, time.perf_counter()
+    predictions = _finished(Path(path), utterances, test_set, order) if path else {}
+    audio_seconds, start = 0.0, time.perf_counter()
     for batch in order:
-        if utterances[batch[0]].id in done:
+        if utterances[batch[0]].id in predictions:
             continue
         rows = _decode_batch(family, examples, utterances, batch, test_set, decoding)
-        done |= {row.id: row for row in rows}
+        predictions |= {row.id: row for row in rows}
         if path:
             _append(rows, Path(path))
-        heard_seconds += sum(row.duration for row in rows)
-        factor = real_time_factor(time.perf_counter() - started, heard_seconds)
+        audio_seconds += sum(row.duration for row in rows)
+        factor = real_time_factor(time.perf_counter() - start, audio_seconds)
         report(
             {
-                "step": len(done),
+                "step": len(predictions),
                 "steps": len(utterances),
                 "real_time_factor": factor,
                 "message": f"{test_set}: {factor:.3f} s a second of audio",
             }
         )
-    return [done[utterance.id] for utterance in utterances]
+    return [predictions[utterance.id] for utterance in utterances]
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-04
 def _decode_batch(
@@ -192,21 +192,24 @@ def _decode_batch(
     decoding: Decoding,
 ) -> list[Prediction]:
     "The predictions of one batch of positions."
-    chosen = [examples[i] for i in batch]
-    for example, i in zip(chosen, batch):
+    some = [examples[i] for i in batch]
+    for example, i in zip(some, batch):
         if example.id != utterances[i].id:
-            raise BadInput(f"examples[{i}]", example.id, f"{utterances[i].id} stands there")
+            raise BadInput(
+                f"examples[{i}]", example.id, f"the utterance at this place is {utterances[i].id}"
+            )
     whole = [i for i in batch if utterances[i].duration <= family.window_seconds]
-    heard = family.decode([examples[i] for i in whole], decoding) if whole else []
+    hypotheses = family.decode([examples[i] for i in whole], decoding) if whole else []
     rows = {
-        i: predict(utterances[i], found, test_set) for i, found in zip(whole, heard, strict=True)
+        i: predict(utterances[i], hypothesis, test_set)
+        for i, hypothesis in zip(whole, hypotheses, strict=True)
     }
     return [
         rows.get(i) or _in_pieces(family, examples[i], utterances[i], test_set, decoding)
         for i in batch
     ]
 
-
+# %% ../../nbs/4_evaluation/decoding.ipynb #resume-04c
 def _in_pieces(
     family: Family,
     example: Example,
@@ -215,11 +218,11 @@ def _in_pieces(
     decoding: Decoding,
 ) -> Prediction:
     "The prediction of a recording beyond the window."
-    found = transcribe(family, example.features, utterance.language, decoding)
+    whole = transcribe(family, example.features, utterance.language, decoding)
     return replace(
-        predict(utterance, found.hypothesis, test_set),
-        pieces=len(found.chunks),
-        open_seams=found.seams["open"],
+        predict(utterance, whole.hypothesis, test_set),
+        pieces=len(whole.chunks),
+        open_seams=whole.seams["open"],
     )
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-04b

@@ -9,9 +9,9 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +21,12 @@ from .decoding import Prediction
 from .pronunciation import available, phonemes_of, sound_alike
 from .scoring import Op, loops_in, normalised
 from .summary import paired, scored
-from ..preprocessing.text.cardinals import CARDINALS
+from ..preprocessing.text.languages import Language, WordRules, find_language
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
-__all__ = ['BUCKETS', 'FEWEST_TRUNCATED', 'FEWEST_INVENTED', 'LIKE', 'RULES', 'Error', 'Rules', 'number_words', 'has_rule',
-           'names_in', 'classify', 'worst_first', 'buckets', 'Confusion', 'confusions', 'Broken', 'broken',
-           'Distribution', 'distribution']
+__all__ = ['BUCKETS', 'FEWEST_TRUNCATED', 'FEWEST_INVENTED', 'LIKE', 'Error', 'has_rule', 'names_in', 'classify', 'worst_first',
+           'buckets', 'Confusion', 'confusions', 'Broken', 'broken', 'Distribution', 'distribution']
 
 # %% ../../nbs/4_evaluation/errors.ipynb #buckets-02
 BUCKETS = (
@@ -52,160 +51,19 @@ class Error(NamedTuple):
     "One word, or character, that went wrong."
 
     kind: str  # one of BUCKETS
-    said: str  # "" if nothing was
-    heard: str  # "" if nothing was
+    said: str  # the reference word; "" for an insertion
+    heard: str  # the hypothesis word; "" for a deletion
     place: int  # how many words of the reference stand before it
 
-# %% ../../nbs/4_evaluation/errors.ipynb #rules-02
-@dataclass(frozen=True)
-class Rules:
-    "What tells one kind of word error from another in one language."
-
-    voice: str = ""  # of eSpeak NG
-    accents: bool = True  # some letters bear marks that are accents
-    letters: str = ""  # with marks that are none: letters of their own
-    endings: tuple[str, ...] = ()  # groups of endings that one stem may have
-    forms: tuple[str, ...] = ()  # groups of short words that differ in number, gender or case
-    numbers: str = ""  # besides those of the package's cardinals
-    articles: str = ""  # in number words, but mostly something else
-    names: bool = True  # a capital inside a sentence makes a name
-    capitals: str = ""  # words with a capital that are no names
-
-# %% ../../nbs/4_evaluation/errors.ipynb #rules-03
-RULES = {
-    "en": Rules(
-        "en",
-        endings=("- s es 's", "y ies", "f fe ves"),
-        forms=(
-            "a an",
-            "is are",
-            "was were",
-            "has have",
-            "does do",
-            "this these",
-            "that those",
-            "man men",
-            "woman women",
-            "child children",
-        ),
-        articles="and",
-        capitals=(
-            "i i'm i'll i've i'd january february march april may june july august september "
-            "october november december monday tuesday wednesday thursday friday saturday sunday "
-            "mr mrs ms mister missus"
-        ),
-    ),
-    "da": Rules(
-        "da",
-        letters="æøå",
-        endings=("- e en et er erne ene n r rne ne t s es",),
-        forms=(
-            "en et",
-            "den det de",
-            "min mit mine",
-            "din dit dine",
-            "sin sit sine",
-            "denne dette disse",
-            "nogen noget nogle",
-            "anden andet andre",
-        ),
-        articles="en et og",
-    ),
-    "fr": Rules(
-        "fr",
-        endings=(
-            "- e s es",
-            "- x",
-            "e es ent",
-            "al aux ale ales",
-            "é ée és ées",
-            "i ie is ies",
-            "u ue us ues",
-            "ait aient",
-            "er ère ers ères",
-            "f ve fs ves",
-            "x se ses",
-            "- ne nes",
-            "- le les",
-            "- te tes",
-        ),
-        forms=(
-            "il ils",
-            "le la les",
-            "un une",
-            "ce cet cette ces",
-            "mon ma mes",
-            "ton ta tes",
-            "son sa ses",
-            "leur leurs",
-            "du des",
-            "au aux",
-            "a ont",
-            "est sont",
-            "tout tous toute toutes",
-        ),
-        articles="un une et",
-    ),
-    "de": Rules(
-        "de",
-        letters="äöü",
-        endings=("- e en er es em n s ns",),
-        forms=(
-            "der die das den dem des",
-            "ein eine einen einem einer eines",
-            "ist sind",
-            "hat haben",
-            "war waren",
-        ),
-        numbers="hundert tausend zwo",
-        articles="ein eine und",
-        names=False,
-    ),
-    "es": Rules(
-        "es",
-        letters="ñ",
-        endings=("- s es", "o a os as", "a an", "e en", "or ora ores oras"),
-        forms=(
-            "el la los las",
-            "un una unos unas",
-            "este esta estos estas",
-            "ese esa esos esas",
-            "es son",
-            "ha han",
-            "mi mis",
-            "su sus",
-        ),
-        articles="un una uno y",
-    ),
-    "zh": Rules("cmn", accents=False, names=False),
-}
-
 # %% ../../nbs/4_evaluation/errors.ipynb #rules-04
-@cache
-def number_words(language: str) -> frozenset[str]:
-    "The words that numbers of a language are made of; in Chinese, the characters."
-    if language not in CARDINALS:
-        return frozenset()
-    numbers = *range(1000), *(10**power for power in range(3, 10))
-    said = [CARDINALS[language](number) for number in numbers]
-    words = {word for text in said for word in (text if language == "zh" else text.split())}
-    rules = RULES[language]
-    return frozenset((words | set(rules.numbers.split())) - set(rules.articles.split()))
-
-
-def _language(prediction: Prediction) -> str:
-    "The language without its country: da for da-DK."
-    return re.split("[-_]", prediction.language.lower())[0]
-
-
-def has_rule(kind: str, language: str) -> bool:
-    "Whether anything is declared by which errors of a language get into a bucket."
-    rules = RULES.get(language, Rules(accents=False, names=False))
+def has_rule(kind: str, language: Language) -> bool:
+    "Whether the entry of a language says which of its errors get into a bucket."
+    rules = language.word_rules
     return {
         "accent": rules.accents,
         "agreement": bool(rules.endings),
         "name": rules.names,
-        "homophone": bool(rules.voice) and available(),
+        "homophone": bool(language.voice) and available(),
     }.get(kind, True)
 
 # %% ../../nbs/4_evaluation/errors.ipynb #words-02
@@ -219,70 +77,70 @@ def _bare(word: str, letters: str) -> str:
     )
 
 
-def _inflected(said: str, heard: str, rules: Rules) -> bool:
+def _inflected(word: str, other: str, rules: WordRules) -> bool:
     "Whether two words differ in an ending, or are forms of one."
     for group in rules.forms:
-        if {said, heard} <= set(group.split()):
+        if {word, other} <= set(group.split()):
             return True
     for group in rules.endings:
         endings = ["" if ending == "-" else ending for ending in group.split()]
         stems = [
-            {word.removesuffix(ending) for ending in endings if word.endswith(ending)}
-            for word in (said, heard)
+            {one.removesuffix(ending) for ending in endings if one.endswith(ending)}
+            for one in (word, other)
         ]
         if any(len(stem) >= 3 for stem in stems[0] & stems[1]):
             return True
     return False
 
 
-def _is_number(word: str, language: str) -> bool:
+def _is_number(word: str, language: Language) -> bool:
     "Whether a word is a number or a part of one."
-    return any(map(str.isdigit, word)) or word in number_words(language)
+    return any(map(str.isdigit, word)) or word in language.number_words
 
 # %% ../../nbs/4_evaluation/errors.ipynb #words-03
 @lru_cache(maxsize=2**16)
-def _substitution(said: str, heard: str, language: str, name: bool) -> str:
-    "The bucket of one word heard for another; `name`: the word said is one."
-    numbers = [_is_number(word, language) for word in (said, heard)]
-    rules = RULES.get(language)
+def _substitution(reference: str, hypothesis: str, language: Language, is_name: bool) -> str:
+    "The bucket of one word in the place of another; `is_name`: the reference word is a name."
+    numbers = [_is_number(word, language) for word in (reference, hypothesis)]
+    rules = language.word_rules
     if all(numbers):
         return "number"
-    if rules and rules.accents and _bare(said, rules.letters) == _bare(heard, rules.letters):
+    if rules.accents and _bare(reference, rules.letters) == _bare(hypothesis, rules.letters):
         return "accent"
-    if rules and _inflected(said, heard, rules):
+    if _inflected(reference, hypothesis, rules):
         return "agreement"
-    if rules and rules.voice and sound_alike(said, heard, rules.voice):
+    if language.voice and sound_alike(reference, hypothesis, language.voice):
         return "homophone"
-    return "number" if any(numbers) else "name" if name else "substitution"
+    return "number" if any(numbers) else "name" if is_name else "substitution"
 
 # %% ../../nbs/4_evaluation/errors.ipynb #names-02
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*$""")
 _ABBREVIATION = re.compile(r"[^\W\d_]{1,3}\.$")
 
 
-def names_in(reference: str, normalise: Normaliser, language: str) -> frozenset[str]:
+def names_in(reference: str, normalise: Normaliser, language: Language) -> frozenset[str]:
     "The normalised words of a raw reference that are names by their capitals."
-    rules, found, begins = RULES.get(language), set(), True
-    if not rules or not rules.names or reference.upper() == reference:
+    names, begins = set(), True
+    if not language.word_rules.names or reference.upper() == reference:
         return frozenset()
     for word in reference.split():
         letters = word.lstrip("\"'“”‘’„«»¿¡([-–—")
         if letters[:1].isupper() and not begins:
-            found |= set(normalised(word, normalise).split())
+            names |= set(normalised(word, normalise).split())
         if letters:
             begins = bool(_SENTENCE_END.search(word)) and not _ABBREVIATION.match(letters)
-    return frozenset(found - set(rules.capitals.split()))
+    return frozenset(names - set(language.word_rules.capitals.split()))
 
 # %% ../../nbs/4_evaluation/errors.ipynb #spans-02
 def _looped(ops: Sequence[Op]) -> Iterator[int]:
-    "The places in an alignment of words heard in a loop that the speaker did not make."
-    heard = [(place, op.hypothesis) for place, op in enumerate(ops) if op.kind != "deletion"]
-    words = [word for _, word in heard]
-    said = [op.reference for op in ops if op.kind != "insertion"]
-    own = {frozenset(said[loop.start : loop.end]) for loop in loops_in(said)}
-    for loop in loops_in(words):
-        if frozenset(words[loop.start : loop.end]) not in own:
-            yield from (place for place, _ in heard[loop.start : loop.end])
+    "The places in an alignment of hypothesis words in a loop that the speaker did not make."
+    words = [(place, op.hypothesis) for place, op in enumerate(ops) if op.kind != "deletion"]
+    hypothesis = [word for _, word in words]
+    reference = [op.reference for op in ops if op.kind != "insertion"]
+    own = {frozenset(reference[loop.start : loop.end]) for loop in loops_in(reference)}
+    for loop in loops_in(hypothesis):
+        if frozenset(hypothesis[loop.start : loop.end]) not in own:
+            yield from (place for place, _ in words[loop.start : loop.end])
 
 
 def _truncated(ops: Sequence[Op]) -> list[int]:
@@ -295,62 +153,66 @@ def _truncated(ops: Sequence[Op]) -> list[int]:
     return missing if len(missing) >= FEWEST_TRUNCATED and len(tail) - len(missing) <= 1 else []
 
 # %% ../../nbs/4_evaluation/errors.ipynb #spans-03
-def _invented(ops: Sequence[Op], language: str, unit: str) -> Iterator[int]:
-    "The places of words in a row that resemble nothing that was said there."
+def _invented(ops: Sequence[Op], language: Language, unit: str) -> Iterator[int]:
+    "The places of hypothesis words in a row that resemble nothing of the reference there."
 
-    def new(op: Op) -> bool:
+    def is_new(op: Op) -> bool:
         return bool(op.hypothesis) and not all(_is_number(word, language) for word in op[1:])
 
     for hit, run in itertools.groupby(range(len(ops)), lambda place: ops[place].kind == "hit"):
         run = [] if hit else list(run)
         if len(run) < FEWEST_INVENTED[unit]:
             continue
-        heard = [place for place in run if new(ops[place])]
-        if len(heard) >= FEWEST_INVENTED[unit]:
+        new = [place for place in run if is_new(ops[place])]
+        if len(new) >= FEWEST_INVENTED[unit]:
             texts = ("".join(ops[place][side] for place in run) for side in (1, 2))
             if Levenshtein.normalized_similarity(*texts) < LIKE:
-                yield from heard
+                yield from new
 
 
-def _stretches(ops: Sequence[Op], language: str, unit: str) -> dict[int, str]:
+def _stretches(ops: Sequence[Op], language: Language, unit: str) -> dict[int, str]:
     "Which places of an alignment belong to a loop, a truncation or an invention."
-    found: dict[int, str] = {}
+    stretches: dict[int, str] = {}
     for kind, places in (
         ("loop", _looped(ops)),
         ("truncation", _truncated(ops)),
         ("invention", _invented(ops, language, unit)),
     ):
         for place in places:
-            found.setdefault(place, kind)
-    return found
+            stretches.setdefault(place, kind)
+    return stretches
 
 # %% ../../nbs/4_evaluation/errors.ipynb #classify-02
-def _errors(ops: Sequence[Op], language: str, names: Collection[str], unit: str) -> list[Error]:
+def _errors(
+    ops: Sequence[Op], language: Language, names: Collection[str], unit: str
+) -> list[Error]:
     "The errors of one alignment."
-    stretches, found, place = _stretches(ops, language, unit), [], 0
-    for number, (kind, said, heard) in enumerate(ops):
+    stretches, errors, place = _stretches(ops, language, unit), [], 0
+    for number, (kind, reference, hypothesis) in enumerate(ops):
         if kind != "hit":
             if kind == "substitution" and number not in stretches:
-                kind = _substitution(said, heard, language, said in names)
-            found.append(Error(stretches.get(number, kind), said, heard, place))
+                kind = _substitution(reference, hypothesis, language, reference in names)
+            errors.append(Error(stretches.get(number, kind), reference, hypothesis, place))
         place += kind != "insertion"
-    return found
+    return errors
+
+
+def _load_phonemes(alignments: Iterable[Sequence[Op]], languages: Sequence[Language]) -> None:
+    "Ask for the phonemes of all words that a substitution holds, language by language."
+    words: dict[str, list[str]] = {}
+    for ops, language in zip(alignments, languages):
+        if language.voice:
+            pairs = (op[1:] for op in ops if op.kind == "substitution")
+            words.setdefault(language.voice, []).extend(word for pair in pairs for word in pair)
+    for voice, some in words.items():
+        phonemes_of(some, voice)
 
 
 def classify(predictions: Sequence[Prediction], normalise: Normaliser) -> list[list[Error]]:
     "The errors of each utterance in the order of its alignment, each in one bucket."
     alignments, unit = scored(predictions, normalise).alignments, normalise.unit
-    languages = [_language(row) for row in predictions]
-    for language in set(languages) & RULES.keys():
-        wanted = [
-            word
-            for ops, other in zip(alignments, languages)
-            if other == language
-            for op in ops
-            if op.kind == "substitution"
-            for word in op[1:]
-        ]
-        phonemes_of(wanted, RULES[language].voice)
+    languages = [find_language(row.language) for row in predictions]
+    _load_phonemes(alignments, languages)
     return [
         _errors(ops, language, names_in(row.reference, normalise, language), unit)
         if any(op.kind != "hit" for op in ops)
@@ -373,7 +235,7 @@ def buckets(
     "How many errors lie in each bucket; they sum to all that were scored."
     chosen = [predictions[i] for i in worst_first(predictions, normalise)[:worst]]
     counts = Counter(error.kind for errors in classify(chosen, normalise) for error in errors)
-    languages = {_language(row) for row in predictions} or {""}
+    languages = {find_language(row.language) for row in predictions} or {find_language("")}
     known = {kind for kind in BUCKETS if any(has_rule(kind, language) for language in languages)}
     if not any(c.isupper() for row in predictions for c in row.reference):
         known.discard("name")
@@ -383,8 +245,8 @@ def buckets(
 class Confusion(NamedTuple):
     "One word taken for another."
 
-    said: str
-    heard: str
+    said: str  # the reference word
+    heard: str  # the hypothesis word
     kind: str  # one of BUCKETS
     count: int
 
@@ -392,7 +254,7 @@ class Confusion(NamedTuple):
 def confusions(
     predictions: Sequence[Prediction], normalise: Normaliser, count: int = 20
 ) -> list[Confusion]:
-    "The most frequent pairs of a word said and the word heard for it, ties by alphabet."
+    "The most frequent pairs of a reference word and the word in its place, ties by alphabet."
     pairs = Counter(
         (error.said, error.heard, error.kind)
         for errors in classify(predictions, normalise)
@@ -407,8 +269,8 @@ def confusions(
 class Broken:
     "A stretch that the first system had right and the second has not."
 
-    said: str  # normalised; "" where a word was only added
-    heard: str
+    said: str  # of the reference, normalised; "" where a word was only added
+    heard: str  # of the second hypothesis
     before: Prediction
     after: Prediction
 
@@ -419,7 +281,7 @@ class Broken:
 
 
 def _right(ops: Sequence[Op]) -> tuple[list[bool], list[bool]]:
-    "Of each word said whether it is right; of each gap, from before the first, whether it is empty."
+    "Of each reference word whether it is right; of each gap, from before the first, whether it is empty."
     words, gaps = [], [True]
     for kind, _, _ in ops:
         if kind == "insertion":
@@ -431,7 +293,7 @@ def _right(ops: Sequence[Op]) -> tuple[list[bool], list[bool]]:
 
 # %% ../../nbs/4_evaluation/errors.ipynb #broken-03
 def _broken(ops: Sequence[Op], later: Sequence[Op]) -> Iterator[tuple[str, str]]:
-    "What was said and heard in each stretch that only the later alignment has wrong."
+    "Reference and hypothesis of each stretch that only the later alignment has wrong."
     words, gaps = _right(ops)
     place = 0
     for hit, run in itertools.groupby(later, lambda op: op.kind == "hit"):
@@ -451,32 +313,32 @@ def broken(
     "What `before` had right and `after` has wrong, the longest first, ties by id. Raises BadInput."
     before, after = paired(before, after)
     alignments = (scored(rows, normalise).alignments for rows in (before, after))
-    found = [
-        Broken(said, heard, first, second)
+    stretches = [
+        Broken(reference, hypothesis, first, second)
         for ops, later, first, second in zip(*alignments, before, after)
-        for said, heard in _broken(ops, later)
+        for reference, hypothesis in _broken(ops, later)
     ]
-    return sorted(found, key=lambda row: (-row.words, row.after.id, row.said))[:count]
+    return sorted(stretches, key=lambda row: (-row.words, row.after.id, row.said))[:count]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #distribution-02
 @dataclass(frozen=True)
 class Distribution:
-    "How the error rates of the utterances in which something was said are spread."
+    "How the error rates of the utterances with a reference are spread."
 
     n: int  # utterances
     perfect: int
     under_5: int  # below 5 %, the perfect ones among them
     under_10: int
     under_25: int
-    median: float | None  # as fractions; None: nothing was said at all
+    median: float | None  # as fractions; None: no utterance has a reference
     worst: float | None
 
 
 def distribution(predictions: Sequence[Prediction], normalise: Normaliser) -> Distribution:
     "Of words, or of characters where the normaliser counts those."
     counts = scored(predictions, normalise).primary
-    said = counts.reference > 0
-    rates = counts.errors[said] / counts.reference[said]
+    spoken = counts.reference > 0
+    rates = counts.errors[spoken] / counts.reference[spoken]
     below = [int((rates < limit).sum()) for limit in (0.05, 0.10, 0.25)]
     ends = (float(np.median(rates)), float(rates.max())) if len(rates) else (None, None)
     return Distribution(len(rates), int((rates == 0).sum()), *below, *ends)

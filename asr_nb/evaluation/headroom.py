@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..checks import BadInput, one_of
+from .intervals import Interval, percent, points
 from .power import Power, blocks_needed
-from .significance import Interval
+from ..findings import Finding
 
 # %% auto #0
-__all__ = ['WORDS', 'ENOUGH', 'WORTH', 'BEST_GAIN', 'FALL', 'Finding', 'Base', 'Probe', 'Verdict', 'judge']
+__all__ = ['WORDS', 'ASKS', 'ENOUGH', 'WORTH', 'BEST_GAIN', 'FALL', 'Base', 'Probe', 'Verdict', 'judge']
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #values-02
 @dataclass(frozen=True)
@@ -43,11 +44,18 @@ class Probe:
     def __post_init__(self):
         losses = (*self.train, *self.dev)
         if self.steps < 1 or not all(math.isfinite(loss) and loss >= 0 for loss in losses):
-            told = f"{self.steps} steps, {losses}"
-            raise BadInput("probe", told, "1 step at least, and finite losses")
+            values = f"{self.steps} steps, {losses}"
+            raise BadInput("probe", values, "1 step at least, and finite losses")
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #verdict-02
 WORDS = ("train", "change the recipe", "take a larger base", "don't")
+ASKS = {  # the word that a finding asks for, by its code; others ask for none
+    "larger-base": "take a larger base",
+    "good-enough": "don't",
+    "test-set-too-small": "don't",
+    "learnt-by-heart": "change the recipe",
+    "nothing-learnt": "change the recipe",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Verdict:
     "Whether to train, in a word, and why."
 
     word: str  # one of WORDS
-    reasons: tuple[str, ...]
+    reasons: tuple[Finding, ...]
 
     def __post_init__(self):
         one_of("word", self.word, WORDS)
@@ -66,7 +74,7 @@ class Verdict:
         return self.word == "don't"
 
     def __str__(self) -> str:
-        return f"{self.word}: {'; '.join(self.reasons)}"
+        return f"{self.word}: {'; '.join(map(str, self.reasons))}"
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #limits-02
 # Without a stated target a rate up to here is left alone: in pareto-fr-zh each of the five
@@ -82,11 +90,11 @@ BEST_GAIN = 0.54
 FALL = 0.02
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #need-02
-Finding = tuple[str, str]  # the word that it asks for, "" if none; and the reason
-
-
-def _percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f} %"
+def _reason(code: str, text: str) -> Finding:
+    "A reason: an error if it asks for no training, a warning if for another, a note if for none."
+    word = ASKS.get(code, "")
+    level = "error" if word == "don't" else "warning" if word else "note"
+    return Finding(level, code, text)
 
 
 def _need(base: Base, target: float) -> Finding:
@@ -94,70 +102,77 @@ def _need(base: Base, target: float) -> Finding:
     rate, value = f"{base.metric} {base.rate} on dev", base.rate.value
     if not target:
         if value > ENOUGH:
-            return "", f"{rate} is above {_percent(ENOUGH)}, and no target is stated"
-        return "don't", (
-            f"{rate} is not above {_percent(ENOUGH)}, where fine-tuning mostly did "
-            "harm in a published study (pareto-fr-zh); state a target if less is needed"
+            return _reason("gap", f"{rate} is above {percent(ENOUGH)}, and no target is stated")
+        return _reason(
+            "good-enough",
+            f"{rate} is not above {percent(ENOUGH)}, where fine-tuning mostly did "
+            "harm in a published study (pareto-fr-zh); state a target if less is needed",
         )
     if value > target:
-        gap = f"{100 * (value - target):.1f} points above"
-        return "", f"{rate} is {gap} the target of {_percent(target)}"
-    return "don't", f"{rate} is not above the target of {_percent(target)}"
+        gap = f"{points(value - target)} above"
+        return _reason("gap", f"{rate} is {gap} the target of {percent(target)}")
+    return _reason("good-enough", f"{rate} is not above the target of {percent(target)}")
 
 
 def _size(base: Base, others: Sequence[Base], target: float) -> Finding:
     "Whether a larger base is the better way."
     larger = [other for other in others if other.parameters > base.parameters > 0]
     if not larger:
-        return "", "no larger base was measured"
+        return _reason("no-larger-base", "no larger base was measured")
     best, goal = min(larger, key=lambda other: other.rate.value), max(target, ENOUGH)
-    value, there = best.rate.value, base.rate.value
-    fewer = 1 - value / there if there else 0.0
-    errors = f"{_percent(abs(fewer), 0)} {'fewer' if fewer >= 0 else 'more'} errors"
-    told = (
-        f"{best.name} ({best.parameters / 1e6:,.1f} million parameters) has {_percent(value)} "
-        f"untouched, {errors} (asked of a larger base: {_percent(WORTH, 0)} fewer, and a "
-        f"rate up to {_percent(goal)})"
+    value, own = best.rate.value, base.rate.value
+    fewer = 1 - value / own if own else 0.0
+    errors = f"{percent(abs(fewer), 0)} {'fewer' if fewer >= 0 else 'more'} errors"
+    text = (
+        f"{best.name} ({best.parameters / 1e6:,.1f} million parameters) has {percent(value)} "
+        f"untouched, {errors} (asked of a larger base: {percent(WORTH, 0)} fewer, and a "
+        f"rate up to {percent(goal)})"
     )
-    taken = there > target and fewer >= WORTH and value <= goal
-    return "take a larger base" if taken else "", told
+    better = own > target and fewer >= WORTH and value <= goal
+    return _reason("larger-base" if better else "larger-base-no-better", text)
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #shows-02
 def _shows(base: Base, target: float, power: Power | None) -> Finding:
     "Whether the test set can show what is at stake."
     if power is None or power.smallest is None:
         why = power.assumed if power else "it was not decoded"
-        return "", f"what the test set can show is not known ({why})"
+        return _reason("power-unknown", f"what the test set can show is not known ({why})")
     rate, smallest = base.rate.value, power.smallest
     stake = max(0.0, rate - target) if target else rate
     way = (
         "the way to the target is"
         if target
-        else f"{_percent(BEST_GAIN, 0)} of the errors, the most won in a published study "
+        else f"{percent(BEST_GAIN, 0)} of the errors, the most won in a published study "
         f"(pareto-fr-zh), would be {100 * BEST_GAIN * rate:.1f}, and all of them"
     )
-    told = f"the test set can show {100 * smallest:.1f} points and more; {way} {100 * stake:.1f}"
+    text = f"the test set can show {points(smallest)} and more; {way} {100 * stake:.1f}"
     if stake and smallest > stake:
         count = blocks_needed(power, stake)
-        return "don't", f"{told}: about {count:,} blocks like its {power.blocks} would show that"
+        text += f": about {count:,} blocks like its {power.blocks} would show that"
+        return _reason("test-set-too-small", text)
     small = not target and smallest > BEST_GAIN * rate > 0
-    return "", told + (": too small a test set for most gains" if small else "")
+    if small:
+        text += ": too small a test set for most gains"
+    return _reason("small-test-set" if small else "power", text)
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #learns-02
 def _learns(probe: Probe | None) -> Finding:
     "What the probe's losses say."
     if probe is None:
-        return "", "no probe was made, so what the losses would do is not known (probe_steps)"
+        return _reason(
+            "no-probe", "no probe was made, so what the losses would do is not known (probe_steps)"
+        )
     falls = [before - after > FALL * before for before, after in (probe.train, probe.dev)]
     (a, b), (c, d) = probe.train, probe.dev
-    told = (
+    text = (
         f"in {probe.steps} steps the loss went from {a:.2f} to {b:.2f} on what was trained on, "
-        f"and from {c:.2f} to {d:.2f} on dev (a fall: {_percent(FALL, 0)} and more)"
+        f"and from {c:.2f} to {d:.2f} on dev (a fall: {percent(FALL, 0)} and more)"
     )
     if falls[1]:
-        return "", told
-    why = "learnt by heart" if falls[0] else "nothing is learnt, or nothing is left to learn"
-    return "change the recipe", f"{told}: {why}"
+        return _reason("loss-falls", text)
+    if falls[0]:
+        return _reason("learnt-by-heart", f"{text}: learnt by heart")
+    return _reason("nothing-learnt", f"{text}: nothing is learnt, or nothing is left to learn")
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #judge-02
 def judge(
@@ -174,5 +189,7 @@ def judge(
         raise BadInput(f"{other.name}.metric", other.metric, f"{base.metric}, as of {base.name}")
     need, size = _need(base, target), _size(base, others, target)
     shows, learns = _shows(base, target, power), _learns(probe)
-    word = next((word for word, _ in (size, need, shows, learns) if word), "train")
-    return Verdict(word, tuple(reason for _, reason in (need, size, shows, learns)))
+    word = next(
+        (ASKS[one.code] for one in (size, need, shows, learns) if one.code in ASKS), "train"
+    )
+    return Verdict(word, (need, size, shows, learns))

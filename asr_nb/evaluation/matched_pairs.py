@@ -35,23 +35,23 @@ def _columns(alignment: Sequence[Op]) -> tuple[list[str], list[int]]:
 
 def segments(a: Sequence[Op], b: Sequence[Op]) -> list[tuple[int, int]]:
     "Errors of both in each segment of one utterance. Raises BadInput for two different references."
-    (said, wrong_a), (same, wrong_b) = _columns(a), _columns(b)
-    if said != same:
-        raise BadInput("alignments", " ".join(same)[:60], "both systems need the same references")
-    found, errors, right = [], (0, 0), 0
+    (reference, wrong_a), (other, wrong_b) = _columns(a), _columns(b)
+    if reference != other:
+        raise BadInput("alignments", " ".join(other)[:60], "both systems need the same references")
+    segments, errors, right = [], (0, 0), 0
     for place, column in enumerate(zip(wrong_a, wrong_b)):
         if any(column):
             errors, right = (errors[0] + column[0], errors[1] + column[1]), 0
         elif place % 2:  # a word, and both have it right
             right += 1
         if right == WORDS_BETWEEN and any(errors):
-            found, errors = [*found, errors], (0, 0)
-    return [*found, errors] if any(errors) else found
+            segments, errors = [*segments, errors], (0, 0)
+    return [*segments, errors] if any(errors) else segments
 
 # %% ../../nbs/4_evaluation/matched_pairs.ipynb #test-02
 @dataclass(frozen=True)
 class MatchedPairs:
-    "What MAPSSWE found."
+    "The result of MAPSSWE."
 
     segments: int
     errors_a: int
@@ -72,7 +72,7 @@ def mapsswe(
 ) -> MatchedPairs:
     "NIST's test on two systems' alignments (Gillick and Cox 1989); for dozens of segments or more."
     pairs = [segments(a, b) for a, b in zip(alignments_a, alignments_b, strict=True)]
-    errors = np.array([pair for found in pairs for pair in found], float).reshape(-1, 2)
+    errors = np.array([pair for counts in pairs for pair in counts], float).reshape(-1, 2)
     difference = errors[:, 1] - errors[:, 0]
     counts = len(errors), *map(int, errors.sum(0))
     if len(errors) < 2 or (spread := difference.std(ddof=1)) == 0:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from scipy import special
 
 from ..checks import BadInput
-from .significance import CONFIDENCE, standard_error
+from .intervals import CONFIDENCE, percent, points
+from .significance import standard_error
 from .summary import FEWEST_FOR_INTERVAL
 
 # %% auto #0
@@ -36,7 +37,7 @@ def smallest_difference(
     return float(error * (interval + shown))
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-02
-CLUMPING = 2.5  # see above
+CLUMPING = 2.5  # of errors, see the list
 CORRELATION = 0.5  # of the two systems' errors
 SPREAD = 0.4  # standard deviation between speakers, as a share of the WER
 
@@ -53,8 +54,8 @@ class Power:
     def __str__(self) -> str:
         if self.smallest is None:
             return f"no difference can be shown: {self.assumed}"
-        points = f"{100 * self.smallest:.1f} points"
-        return f"differences of {points} and more can be shown ({self.assumed})"
+        smallest = points(self.smallest)
+        return f"differences of {smallest} and more can be shown ({self.assumed})"
 
 
 def _power(error: float | None, blocks: int, assumed: str) -> Power:
@@ -91,8 +92,8 @@ def power_planned(
         raise BadInput("correlation", correlation, "from -1 to 1")
     error = rate_error(wer, words, speakers, spread, clumping) * math.sqrt(2 * (1 - correlation))
     assumed = (
-        f"assumed: WER {100 * wer:.1f} %, {words} words, {speakers} speakers who differ by "
-        f"{100 * spread:.0f} % of it, clumping {clumping:g}, correlation {correlation:g}"
+        f"assumed: WER {percent(wer)}, {words} words, {speakers} speakers who differ by "
+        f"{percent(spread, 0)} of it, clumping {clumping:g}, correlation {correlation:g}"
     )
     return _power(error, speakers, assumed)
 

@@ -40,16 +40,16 @@ def _ask(words: Sequence[str], voice: str) -> list[str]:
             ctypes.c_char_p,
             [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int],
         )
-        found = []
+        transcriptions = []
         for word in words:
             rest, parts = ctypes.c_char_p(word.encode()), []
             while rest.value is not None:  # moved on clause by clause, to a null pointer
                 parts.append((phonemes(ctypes.byref(rest), _UTF8, _IPA) or b"").decode())
-            found.append("".join(parts).translate(_NO_SOUND))
+            transcriptions.append("".join(parts).translate(_NO_SOUND))
         speaker.espeak_Terminate()
     finally:
         _ctypes.dlclose(speaker._handle)
-    return found
+    return transcriptions
 
 # %% ../../nbs/4_evaluation/pronunciation.ipynb #phonemes-03
 def phonemes_of(
@@ -68,5 +68,5 @@ def phonemes_of(
 # %% ../../nbs/4_evaluation/pronunciation.ipynb #phonemes-07
 def sound_alike(one: str, other: str, voice: str) -> bool | None:
     "Whether two words sound the same to a voice; None if that can't be told."
-    found = phonemes_of((one, other), voice)
-    return found and bool(found[one]) and found[one] == found[other]
+    phonemes = phonemes_of((one, other), voice)
+    return phonemes and bool(phonemes[one]) and phonemes[one] == phonemes[other]

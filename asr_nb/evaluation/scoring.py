@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,23 +16,24 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from ..checks import BadInput, canonical_json, sha256
-from ..preprocessing.text.normalisers import Normaliser
+from ..preprocessing.text.asian import UNSPACED
+from ..preprocessing.text.spelling import Normaliser
 
 # %% auto #0
-__all__ = ['UNSPACED', 'LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of',
-           'units', 'normalised', 'Scores', 'score', 'scorer_fingerprint', 'Token', 'tokens', 'Loop', 'loops_in',
-           'loops']
+__all__ = ['LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of', 'units',
+           'normalised', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
+           'Loop', 'loops_in', 'loops']
 
-# %% ../../nbs/4_evaluation/scoring.ipynb #counts-02
+# %% ../../nbs/4_evaluation/scoring.ipynb #counts-04
 def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
     "One sum over the other; None if there is nothing to divide by."
     total = int(whole.sum())
     return int(part.sum()) / total if total else None
 
-
+# %% ../../nbs/4_evaluation/scoring.ipynb #counts-02
 @dataclass(frozen=True, eq=False)
 class Counts:
-    "What an alignment found; int64 arrays with one number an utterance."
+    "The steps of alignments by kind; int64 arrays of shape (utterances,)."
 
     hits: np.ndarray
     substitutions: np.ndarray
@@ -47,19 +47,20 @@ class Counts:
 
     @property
     def reference(self) -> np.ndarray:
-        "How long the reference is."
+        "Words, or characters, of the reference."
         return self.hits + self.substitutions + self.deletions
 
     @property
     def rate(self) -> float | None:
-        "Errors over reference length in the whole set; None if nothing was said in it."
+        "Errors over reference length in the whole set; None if all references are empty."
         return _share(self.errors, self.reference)
 
     @property
     def mean_rate(self) -> float | None:
-        "Mean of the rates of the utterances in which something was said."
-        said = self.reference > 0
-        return float((self.errors[said] / self.reference[said]).mean()) if said.any() else None
+        "Mean of the rates of the utterances whose reference is not empty; None without any."
+        spoken = self.reference > 0
+        rates = self.errors[spoken] / self.reference[spoken]
+        return float(rates.mean()) if len(rates) else None
 
     @property
     def bounded_rate(self) -> float | None:
@@ -71,20 +72,23 @@ class Op(NamedTuple):
     "One step of an alignment."
 
     kind: str  # hit, substitution, deletion or insertion
-    reference: str  # the word said, "" for an insertion
-    hypothesis: str  # the word heard, "" for a deletion
+    reference: str  # its word, "" for an insertion
+    hypothesis: str  # its word, "" for a deletion
 
 
 _KINDS = {"equal": "hit", "replace": "substitution", "delete": "deletion", "insert": "insertion"}
 
 
-def align_units(said: Sequence[str], heard: Sequence[str]) -> list[Op]:
+def align_units(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Op]:
     "The alignment of two sequences of words or characters."
-    found = []
-    for kind, a, b, c, d in Levenshtein.opcodes(said, heard).as_list():
-        left, right = (said[a:b] or itertools.repeat("")), (heard[c:d] or itertools.repeat(""))
-        found += map(Op, itertools.repeat(_KINDS[kind]), left, right)
-    return found
+    ops = []
+    for kind, a, b, c, d in Levenshtein.opcodes(reference, hypothesis).as_list():
+        left, right = (
+            reference[a:b] or itertools.repeat(""),
+            hypothesis[c:d] or itertools.repeat(""),
+        )
+        ops += map(Op, itertools.repeat(_KINDS[kind]), left, right)
+    return ops
 
 
 def align(reference: str, hypothesis: str) -> list[Op]:
@@ -93,12 +97,12 @@ def align(reference: str, hypothesis: str) -> list[Op]:
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-03
 def _counts(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Counts:
-    "The counts of each pair of what was said and what was heard."
+    "The counts of each pair of reference and hypothesis."
     rows = []
-    for said, heard in pairs:
-        steps = [step[0] for step in Levenshtein.editops(said, heard).as_list()]
+    for reference, hypothesis in pairs:
+        steps = [step[0] for step in Levenshtein.editops(reference, hypothesis).as_list()]
         wrong = [steps.count(kind) for kind in ("replace", "delete", "insert")]
-        rows.append((len(said) - wrong[0] - wrong[1], *wrong))
+        rows.append((len(reference) - wrong[0] - wrong[1], *wrong))
     return Counts(*np.array(rows, np.int64).reshape(-1, 4).T)
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-12
@@ -107,7 +111,7 @@ def unit_of(normaliser: Normaliser) -> str:
     return normaliser.unit
 
 
-def units(text: str, unit: str = "word") -> list[str]:
+def units(text: str, unit: str) -> list[str]:  # "word" or "character"
     "The words of a normalised text, or its characters without blanks."
     return text.split() if unit == "word" else list(text.replace(" ", ""))
 
@@ -118,8 +122,42 @@ def normalised(text: str, normaliser: Normaliser) -> str:
     return " ".join(normaliser(text).split())
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-02
+_CONVENTIONS = {"": "rate", "mean_utterance_": "mean_rate", "bounded_": "bounded_rate"}
+
+
+class Rates:
+    "Rates of words and of characters, as fractions; None where all references are empty."
+
+    words: Counts
+    characters: Counts
+    primary: Counts  # one of the two
+
+    @property
+    def wer(self) -> float | None:
+        "Corpus word error rate."
+        return self.words.rate
+
+    @property
+    def cer(self) -> float | None:
+        "Corpus character error rate."
+        return self.characters.rate
+
+    def named(self) -> dict[str, float | None]:
+        "WER and CER by each convention, and the three parts of the primary rate, by name."
+        rates = {
+            f"{prefix}{name}": getattr(counts, kind)
+            for name, counts in (("wer", self.words), ("cer", self.characters))
+            for prefix, kind in _CONVENTIONS.items()
+        }
+        parts = {
+            f"{kind}_rate": _share(getattr(self.primary, f"{kind}s"), self.primary.reference)
+            for kind in ("substitution", "deletion", "insertion")
+        }
+        return {**rates, **parts}
+
+# %% ../../nbs/4_evaluation/scoring.ipynb #scores-15
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Rates):
     "Errors of one set of hypotheses, counted when they are asked for."
 
     references: list[str]  # normalised
@@ -147,48 +185,10 @@ class Scores:
     @cached_property
     def alignments(self) -> list[list[Op]]:
         "The alignment of each utterance, in words or in characters without blanks."
-        sides = (
-            [units(text, self.normaliser.unit) for text in side]
-            for side in (self.references, self.hypotheses)
-        )
-        return [align_units(said, heard) for said, heard in zip(*sides)]
-
-    @property
-    def wer(self) -> float | None:
-        "Corpus word error rate, as a fraction."
-        return self.words.rate
-
-    @property
-    def cer(self) -> float | None:
-        "Corpus character error rate, as a fraction."
-        return self.characters.rate
-
-    @property
-    def bounded_wer(self) -> float | None:
-        "Word errors over words and insertions: CoRal's scale, comparable with no other."
-        return self.words.bounded_rate
-
-    @property
-    def scorer(self) -> str:
-        "The fingerprint of what counted."
-        return scorer_fingerprint(self.normaliser)
-
-    def named(self) -> dict[str, float | None]:
-        "Every rate under its name, as fractions."
-        rates = {
-            f"{prefix}{name}": getattr(counts, kind)
-            for name, counts in (("wer", self.words), ("cer", self.characters))
-            for prefix, kind in (
-                ("", "rate"),
-                ("mean_utterance_", "mean_rate"),
-                ("bounded_", "bounded_rate"),
-            )
-        }
-        parts = {
-            f"{kind}_rate": _share(getattr(self.primary, f"{kind}s"), self.primary.reference)
-            for kind in ("substitution", "deletion", "insertion")
-        }
-        return {**rates, **parts}
+        pairs = zip(self.references, self.hypotheses)
+        return [
+            align_units(*(units(text, self.normaliser.unit) for text in pair)) for pair in pairs
+        ]
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-03
 def score(
@@ -198,7 +198,7 @@ def score(
 ) -> Scores:
     "Hold each hypothesis against its reference. Raises BadInput if their numbers differ."
     if len(references) != len(hypotheses):
-        raise BadInput("hypotheses", len(hypotheses), f"{len(references)} are needed")
+        raise BadInput("hypotheses", len(hypotheses), f"there are {len(references)} references")
     sides = ([normalised(text, normaliser) for text in texts] for texts in (references, hypotheses))
     return Scores(*sides, normaliser)
 
@@ -216,19 +216,25 @@ def scorer_fingerprint(normaliser: Normaliser) -> str:
     "12 hex digits that change with whatever could change a score."
     counts = [
         _counts([pair])
-        for said, heard in _PAIRS
-        for pair in ((said.split(), heard.split()), (said, heard))
+        for reference, hypothesis in _PAIRS
+        for pair in ((reference.split(), hypothesis.split()), (reference, hypothesis))
     ]
-    found = [[int(count[0]) for count in vars(kinds).values()] for kinds in counts]
-    return sha256(canonical_json([found, normaliser.fingerprint]))[:12]
+    rows = [[int(count[0]) for count in vars(kinds).values()] for kinds in counts]
+    return sha256(canonical_json([rows, normaliser.fingerprint]))[:12]
+
+# %% ../../nbs/4_evaluation/scoring.ipynb #oracle-04
+def check_with_jiwer(scores: Scores) -> None:
+    "Count the words of a set again. Raises AssertionError if jiwer finds other counts."
+    import jiwer
+
+    if not scores.references:
+        return
+    theirs = jiwer.process_words(scores.references, scores.hypotheses)
+    for kind, counts in vars(scores.words).items():
+        ours, other = int(counts.sum()), getattr(theirs, kind)
+        assert ours == other, f"{kind}: {ours} by this package, {other} by jiwer"
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #tokens-02
-UNSPACED = re.compile(
-    "[\u3040-\u30ff\uff66-\uff9f"  # Kana, half-width Kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)  # Han
-
-
 class Token(NamedTuple):
     "A word of a text, or a character of a script without blanks."
 
@@ -248,15 +254,15 @@ def _kind(item: tuple[int, str]) -> str | int:
 
 def tokens(text: str) -> list[Token]:
     "The tokens of a raw text with their places in it."
-    found = []
+    row = []
     for kind, group in itertools.groupby(enumerate(text), _kind):
         places = [place for place, _ in group]
         start, end = places[0], places[-1] + 1
         plain = unicodedata.normalize("NFKC", text[start:end]).casefold()
-        kept = "".join(c for c in plain if unicodedata.category(c)[0] in "LMN")
-        if kind != "gap" and kept:
-            found.append(Token(kept, start, end))
-    return found
+        letters = "".join(c for c in plain if unicodedata.category(c)[0] in "LMN")
+        if kind != "gap" and letters:
+            row.append(Token(letters, start, end))
+    return row
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #loop-02
 class Loop(NamedTuple):
@@ -291,15 +297,15 @@ def _loop_at(words: Sequence[str], start: int) -> Loop | None:
 # %% ../../nbs/4_evaluation/scoring.ipynb #loop-03
 def loops_in(words: Sequence[str]) -> list[Loop]:
     "The loops in a row of words, from left to right, none overlapping another."
-    found, place = [], 0
+    loops, place = [], 0
     if len(words) - len(set(words)) < 2:  # three of a kind are needed
-        return found
+        return loops
     while place < len(words):
         loop = _loop_at(words, place)
         if loop:
-            found.append(loop)
+            loops.append(loop)
         place = loop.end if loop else place + 1
-    return found
+    return loops
 
 
 def loops(text: str) -> list[Loop]:

@@ -7,43 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
 from ..checks import BadInput, one_of
 from .decoding import Prediction
+from .intervals import CONFIDENCE, Interval
 
 # %% auto #0
-__all__ = ['CONFIDENCE', 'Z', 'FEWEST_BLOCKS', 'CHUNK', 'METHODS', 'MOST_NEEDED', 'Interval', 'wilson', 'blocks_of',
-           'block_warning', 'interval_ends', 'bootstrap', 'paired_bootstrap', 'standard_error', 'paired_p', 'mcnemar',
-           'discordant_needed', 'holm']
-
-# %% ../../nbs/4_evaluation/significance.ipynb #interval-02
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    "A value with its 95 % interval."
-
-    value: float | None  # None: there was nothing to divide by
-    low: float | None  # None: no interval, see note
-    high: float | None
-    n: int  # utterances, or whatever was counted
-    blocks: int  # what was resampled: speakers, recordings ...
-    unit: str = "fraction"
-    note: str = ""  # why a part is missing
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"none ({self.note})"
-        scale, unit = (100, "%") if self.unit == "fraction" else (1, self.unit)
-        value = f"{scale * self.value:.1f} {unit}"
-        if self.low is None:
-            return f"{value} (no interval: {self.note})"
-        return f"{value} [{scale * self.low:.1f}, {scale * self.high:.1f}]"
+__all__ = ['Z', 'FEWEST_BLOCKS', 'CHUNK', 'METHODS', 'wilson', 'blocks_of', 'block_warning', 'interval_ends', 'bootstrap',
+           'paired_bootstrap', 'standard_error', 'paired_p', 'mcnemar', 'holm']
 
 # %% ../../nbs/4_evaluation/significance.ipynb #wilson-02
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -106,9 +80,9 @@ def _draws(errors: np.ndarray, words: np.ndarray, resamples: int, seed: int) -> 
     count, rates = len(errors), []
     for start in range(0, resamples, step := max(1, CHUNK // count)):
         shape = (min(step, resamples - start), count)
-        drawn = generator.integers(count, size=shape, dtype=np.int64)
-        said = words[drawn].sum(1)
-        rates.append(errors[drawn].sum(1)[said > 0] / said[said > 0])
+        places = generator.integers(count, size=shape, dtype=np.int64)
+        spoken = words[places].sum(1)
+        rates.append(errors[places].sum(1)[spoken > 0] / spoken[spoken > 0])
     return np.concatenate(rates)
 
 # %% ../../nbs/4_evaluation/significance.ipynb #ends-02
@@ -184,15 +158,15 @@ def bootstrap(
 ) -> Interval:
     "The corpus rate with its interval by resampling blocks; same bits for the same seed."
     one_of("method", method, METHODS)
-    (wrong, said), count = _block_sums((errors, words), blocks)
-    if said.sum() <= 0:
+    (wrong, spoken), count = _block_sums((errors, words), blocks)
+    if spoken.sum() <= 0:
         note = "nothing to divide by"
         return Interval(None, None, None, len(errors), count, unit, note)
-    value = float(wrong.sum() / said.sum())
-    if (said > 0).sum() < 2:
+    value = float(wrong.sum() / spoken.sum())
+    if (spoken > 0).sum() < 2:
         note = "one block only: nothing to resample"
         return Interval(value, None, None, len(errors), count, unit, note)
-    ends = interval_ends(_draws(wrong, said, resamples, seed), wrong, said, method)
+    ends = interval_ends(_draws(wrong, spoken, resamples, seed), wrong, spoken, method)
     return Interval(value, *ends, len(errors), count, unit)
 
 # %% ../../nbs/4_evaluation/significance.ipynb #paired-02
@@ -223,10 +197,10 @@ def standard_error(
     blocks: Sequence[str],
 ) -> float | None:
     "The jackknife's standard error of the corpus rate (Efron and Stein 1981); None for one block."
-    (wrong, said), _ = _block_sums((errors, words), blocks)
-    if (said > 0).sum() < 2:
+    (wrong, spoken), _ = _block_sums((errors, words), blocks)
+    if (spoken > 0).sum() < 2:
         return None
-    rates = _left_out(wrong, said)
+    rates = _left_out(wrong, spoken)
     return float(np.sqrt((len(rates) - 1) * np.var(rates)))
 
 
@@ -241,17 +215,14 @@ def paired_p(
     error = standard_error(difference, words, blocks)
     if error is None:
         return None
-    (_, said), _ = _block_sums((difference, words), blocks)
-    count, value = int((said > 0).sum()), abs(difference.sum() / said.sum())
+    (_, spoken), _ = _block_sums((difference, words), blocks)
+    count, value = int((spoken > 0).sum()), abs(difference.sum() / spoken.sum())
     if value < 1e-12:  # as many errors, if not the same
         return 1.0
     tail = special.stdtr(count - 1, -value / error) if error > 0 else 0.0
     return max(float(2 * tail), 2.0 ** (1 - count))
 
 # %% ../../nbs/4_evaluation/significance.ipynb #mcnemar-02
-MOST_NEEDED = 100_000  # beyond, there is no number
-
-
 def mcnemar(
     a_only: int,  # calls that only the first got wrong
     b_only: int,  # calls that only the second got wrong
@@ -262,22 +233,14 @@ def mcnemar(
             raise BadInput(name, count, "a count of calls, 0 or more")
     return float(min(1.0, 2 * special.bdtr(min(a_only, b_only), int(a_only + b_only), 0.5)))
 
-
-def discordant_needed(a_only: int, b_only: int, level: float = 0.05) -> int | None:
-    "The fewest discordant calls, split no better than these, with p under `level`; None: none."
-    total = np.arange(1, MOST_NEEDED + 1)
-    fewer = -(-min(a_only, b_only) * total // max(1, a_only + b_only))  # rounded up
-    enough = 2 * special.bdtr(fewer, total, 0.5) < level
-    return int(total[enough][0]) if enough.any() else None
-
 # %% ../../nbs/4_evaluation/significance.ipynb #holm-02
 def holm(p_values: Sequence[float]) -> list[float]:
     "The p values adjusted for their number, in their order. Raises BadInput unless all are 0 to 1."
-    found = np.asarray(p_values, float)
-    if not ((found >= 0) & (found <= 1)).all():
+    values = np.asarray(p_values, float)
+    if not ((values >= 0) & (values <= 1)).all():
         raise BadInput("p_values", list(p_values), "numbers from 0 to 1")
-    order = np.argsort(found, kind="stable")
-    raised = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
-    adjusted = np.empty(len(found))
+    order = np.argsort(values, kind="stable")
+    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(1, raised)
     return adjusted.tolist()

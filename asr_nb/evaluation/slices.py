@@ -12,9 +12,9 @@ import numpy as np
 
 from ..checks import BadInput
 from .decoding import Prediction
+from .intervals import Interval, verdict_among
 from .scoring import normalised, units
 from asr_nb.evaluation.significance import (
-    Interval,
     blocks_of,
     bootstrap,
     holm,
@@ -84,8 +84,8 @@ def _tag(name: str, values: Sequence[str | None]) -> list[str]:
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-03
 def _pace(row: Prediction, normalise: Normaliser) -> float | None:
     "Words or characters said in a second; None if nothing was said."
-    said = len(units(normalised(row.reference, normalise), normalise.unit))
-    return said / row.duration if said and row.duration > 0 else None
+    count = len(units(normalised(row.reference, normalise), normalise.unit))
+    return count / row.duration if count and row.duration > 0 else None
 
 
 def slices_of(
@@ -96,7 +96,7 @@ def slices_of(
 ) -> dict[str, list[str]]:  # slice -> its value for each utterance
     "What the utterances can be sliced by, and where each belongs."
     names = sorted({name for row in predictions for name in row.tags})
-    found = {name: _tag(name, [row.tags.get(name) for row in predictions]) for name in names}
+    columns = {name: _tag(name, [row.tags.get(name) for row in predictions]) for name in names}
     pace = [_pace(row, normalise) for row in predictions]
     seconds = [row.duration for row in predictions]
     own = {
@@ -112,10 +112,10 @@ def slices_of(
         own["unseen words"] = [
             "some unseen in training" if words else "all seen in training" for words in new
         ]
-    found |= {
-        f"{name} (measured)" if name in found else name: values for name, values in own.items()
+    columns |= {
+        f"{name} (measured)" if name in columns else name: values for name, values in own.items()
     }
-    return {name: values for name, values in found.items() if len(set(values)) > 1}
+    return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-02
 @dataclass(frozen=True)
@@ -133,13 +133,7 @@ class SliceRow:
     @property
     def verdict(self) -> str:
         "better, worse, maybe worse, not shown, no verdict; or nothing if there is one system only."
-        if self.difference is None:
-            return ""
-        if self.difference.low is None or self.p is None:
-            return "no verdict"
-        if self.p < 0.05 and not self.difference.low <= 0 <= self.difference.high:
-            return "worse" if self.difference.value > 0 else "better"
-        return "maybe worse" if self.difference.low > 0 else "not shown"
+        return verdict_among(self.difference, self.p)
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-03
 @dataclass(frozen=True)
@@ -155,29 +149,22 @@ class _Set:
         "One slice, its p value not yet corrected."
         words, blocks = self.reference[chosen], self.blocks[chosen]
         errors = [system[chosen] for system in self.errors]
-        speak = len(set(blocks[words > 0]))
-        enough = speak >= FEWEST_FOR_INTERVAL
+        speaking = len(set(blocks[words > 0]))
+        enough = speaking >= FEWEST_FOR_INTERVAL
 
         def rate(*wrong: np.ndarray) -> Interval:
             method = bootstrap if len(wrong) == 1 else paired_bootstrap
-            found = method(*wrong, words, blocks, self.resamples if enough else 1)
-            return (
-                found
-                if enough or found.low is None
-                else replace(found, low=None, high=None, note=f"only {speak} blocks to draw from")
-            )
+            interval = method(*wrong, words, blocks, self.resamples if enough else 1)
+            if enough or not interval.bounded:
+                return interval
+            note = f"only {speaking} blocks to draw from"
+            return replace(interval, low=None, high=None, note=note)
 
         row = SliceRow(name, value, int(chosen.sum()), rate(errors[-1]))
-        return (
-            row
-            if len(errors) == 1
-            else replace(
-                row,
-                before=rate(errors[0]),
-                difference=rate(*errors),
-                p=paired_p(*errors, words, blocks) if enough else None,
-            )
-        )
+        if len(errors) == 1:
+            return row
+        p = paired_p(*errors, words, blocks) if enough else None
+        return replace(row, before=rate(errors[0]), difference=rate(*errors), p=p)
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-04
 def _corrected(rows: Sequence[SliceRow]) -> list[SliceRow]:
@@ -213,11 +200,11 @@ def slice_table(
     scores = [scored(rows, normalise) for rows in ((after,) if before is None else (before, after))]
     counts = [{"": s.primary, "word": s.words, "character": s.characters}[unit] for s in scores]
     errors, blocks = [count.errors for count in counts], np.array(blocks_of(after)[0])
-    found = _Set(counts[0].reference, blocks, errors, resamples)
+    whole = _Set(counts[0].reference, blocks, errors, resamples)
     cuts = [
         (name, value, np.array(values) == value)
         for name, values in columns.items()
         for value in sorted(set(values))
     ]
-    rows = _corrected([found.row(*cut) for cut in cuts])
-    return [found.row("all", "", np.ones(len(after), bool)), *sorted(rows, key=_worst_first)]
+    rows = _corrected([whole.row(*cut) for cut in cuts])
+    return [whole.row("all", "", np.ones(len(after), bool)), *sorted(rows, key=_worst_first)]

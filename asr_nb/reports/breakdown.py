@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Systems', 'MEASURED', 'SHOWN', 'WORST', 'Sliced', 'rate_name', 'rates_of', 'rates', 'paired_rates', 'spread_rows',
            'spread_finding', 'sliced', 'shown_slices', 'slice_label', 'slice_rows', 'slice_groups', 'duration_groups',
-           'slice_finding', 'kind_rows', 'kind_finding', 'confusion_table', 'broken_html', 'allows', 'listed', 'twins',
-           'as_set', 'condition_finding', 'all_slices', 'slices_markdown', 'all_allowed', 'languages_markdown',
-           'system_names', 'compared', 'compared_rows', 'compared_findings', 'keep_compared']
+           'slice_finding', 'comparable_systems', 'kind_rows', 'kind_finding', 'confusion_table', 'broken_html',
+           'allows', 'listed', 'twins', 'as_set', 'condition_finding', 'all_slices', 'slices_markdown', 'all_allowed',
+           'languages_markdown', 'system_names', 'compared', 'compared_rows', 'compared_findings', 'keep_compared']
 
 # %% ../../nbs/7_reports/breakdown.ipynb #imports-01
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,21 +17,31 @@ from typing import Any
 from ..checks import BadInput
 from ..evaluation.decoding import Prediction
 from ..evaluation.errors import BUCKETS, broken, buckets, confusions, distribution
+from asr_nb.evaluation.intervals import (
+    CHANGE,
+    DASH,
+    MAYBE_WORSE,
+    WORSE,
+    Interval,
+    interval_text,
+    percent,
+    verdict,
+    verdict_markdown,
+    verdict_phrase,
+)
 from ..evaluation.power import power_of_baseline, power_of_difference
 from ..evaluation.scoring import unit_of
-from ..evaluation.significance import Interval, block_warning, blocks_of, holm
+from ..evaluation.significance import block_warning, blocks_of, holm
 from ..evaluation.slices import EDGES, UNITS, SliceRow, banded, slice_table, slices_of
-from ..evaluation.summary import change, headline, paired, scored, verdict
+from ..evaluation.summary import change, headline, paired, scored
 from ..preprocessing.text.normalisers import Normaliser
-from .figures import markdown_table, percent
+from .figures import markdown_table
 from ..runs.privacy import OPEN, Veil, withheld
 from ..runs.record import Record, RunInProgress
-from .tables import before_after_html, shown
+from .tables import before_after_html
 
 # %% ../../nbs/7_reports/breakdown.ipynb #spread-02
-Systems = Mapping[
-    str, Sequence[Prediction]
-]  # what each system heard of one set, or one system of each set
+Systems = Mapping[str, Sequence[Prediction]]  # of each system on one set, or of one on each set
 
 
 def _many(count: int, word: str, end: str = "s") -> str:
@@ -46,8 +56,8 @@ def rate_name(normalise: Normaliser) -> str:
 def rates_of(predictions: Sequence[Prediction], normalise: Normaliser) -> list[float]:
     "The error rate of each utterance in which something was said, as fractions."
     counts = scored(predictions, normalise).primary
-    said = counts.reference > 0
-    return (counts.errors[said] / counts.reference[said]).tolist()
+    spoken = counts.reference > 0
+    return (counts.errors[spoken] / counts.reference[spoken]).tolist()
 
 
 def rates(systems: Systems, normalise: Normaliser) -> dict[str, list[float]]:
@@ -60,14 +70,15 @@ def paired_rates(
     after: Sequence[Prediction],
     normalise: Normaliser,
 ) -> tuple[list[float], list[float]]:
-    "The error rates of the same utterances in two systems, as `figures.before_after_scatter` takes them. Raises BadInput."
+    """The error rates of the same utterances in two systems, as `figures.before_after_scatter`
+    takes them. Raises BadInput."""
     first, second = paired(before, after)
     return rates_of(first, normalise), rates_of(second, normalise)
 
 
 def spread_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]:
     "How the error rates of each system's utterances lie, one row each."
-    found = []
+    table = []
     for name, rows in systems.items():
         spread = distribution(rows, normalise)
         counts = {
@@ -76,7 +87,7 @@ def spread_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]
             "under 10 %": spread.under_10,
             "under 25 %": spread.under_25,
         }
-        found.append(
+        table.append(
             {
                 "": name,
                 "utterances": str(spread.n),
@@ -85,17 +96,19 @@ def spread_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]
                 "worst": percent(spread.worst),
             }
         )
-    return found
+    return table
 
 # %% ../../nbs/7_reports/breakdown.ipynb #spread-03b
 def spread_finding(
     before: Sequence[Prediction], after: Sequence[Prediction], normalise: Normaliser
 ) -> str:
-    "How many utterances are without an error, before and after, and how many of those are not any more."
+    """How many utterances are without an error, before and after, and how many of those are not
+    any more."""
     first, second = paired_rates(before, after, normalise)
     broken = sum(a == 0 < b for a, b in zip(first, second))
     return (
-        f"Without an error were {first.count(0)} of {len(first)} utterances before and {second.count(0)} after; "
+        f"Without an error were {first.count(0)} of {len(first)} utterances before and "
+        f"{second.count(0)} after; "
         f"{broken} that were right {'is' if broken == 1 else 'are'} wrong now."
     )
 
@@ -108,7 +121,9 @@ MEASURED = (
     "level",
     "unseen words",
 )  # named by us, not by a corpus
-SHOWN = 10  # slices with an interval in a table or chart, and as many without; those that got worse are always there
+# Slices with an interval in a table or chart, and as many without; those that got worse are always
+# there
+SHOWN = 10
 
 
 def sliced(
@@ -122,19 +137,14 @@ def sliced(
 
 
 def shown_slices(table: Sequence[SliceRow], count: int = SHOWN) -> list[SliceRow]:
-    "The whole set, the worst of its slices with an interval, all that got worse, and the worst of the others."
-    whole, known, others = (
-        table[:1],
-        [r for r in table[1:] if r.after.low is not None],
-        [r for r in table[1:] if r.after.low is None],
-    )
+    """The whole set, the worst of its slices with an interval, all that got worse, and the
+    worst of the others."""
+    whole, slices = table[:1], table[1:]
+    known = [row for row in slices if row.after.bounded]
+    others = [row for row in slices if not row.after.bounded]
     return [
         *whole,
-        *(
-            row
-            for n, row in enumerate(known)
-            if n < count or row.verdict in ("worse", "maybe worse")
-        ),
+        *(row for n, row in enumerate(known) if n < count or row.verdict in (WORSE, MAYBE_WORSE)),
         *others[:count],
     ]
 
@@ -152,7 +162,7 @@ def slice_rows(
     veil: Veil = OPEN,
 ) -> list[dict[str, str]]:
     "One row for each slice shown: n, rates, difference and verdict."
-    rate, loud, found = rate_name(normalise), {"worse": "**WORSE**", "better": "**better**"}, []
+    rate, rows = rate_name(normalise), []
     for row in shown_slices(table):
         cells = {
             "slice": slice_label(row, veil),
@@ -160,18 +170,18 @@ def slice_rows(
             "blocks": str(row.after.blocks),
         }
         if row.difference is None:
-            found.append({**cells, rate: shown(row.after)})
+            rows.append({**cells, rate: interval_text(row.after)})
             continue
-        found.append(
+        rows.append(
             {
                 **cells,
-                f"{rate} {names[0]}": shown(row.before),
-                f"{rate} {names[1]}": shown(row.after),
-                "difference": shown(row.difference, sign=True),
-                "verdict": loud.get(row.verdict, row.verdict),
+                f"{rate} {names[0]}": interval_text(row.before),
+                f"{rate} {names[1]}": interval_text(row.after),
+                "difference": interval_text(row.difference, difference=True),
+                "verdict": verdict_markdown(row.verdict),
             }
         )
-    return found
+    return rows
 
 # %% ../../nbs/7_reports/breakdown.ipynb #slices-04
 def slice_groups(
@@ -210,16 +220,18 @@ def slice_finding(table: Sequence[SliceRow], normalise: Normaliser, veil: Veil =
     whole, *slices = table
     if not slices:
         return "Nothing is known of the utterances that they could be sliced by."
-    known = [row for row in slices if row.after.low is not None]
+    known = [row for row in slices if row.after.bounded]
     parts = [
-        f"{len(slices)} slices, {len(slices) - len(known)} of them of too few speakers or recordings for an interval."
+        f"{len(slices)} slices, {len(slices) - len(known)} of them of too few speakers or "
+        "recordings for an interval."
     ]
     if known:
         parts.append(
-            f"The worst with an interval is {slice_label(known[0], veil)} (n {known[0].n}), {rate_name(normalise)} {shown(known[0].after)}."
+            f"The worst with an interval is {slice_label(known[0], veil)} (n {known[0].n}), "
+            f"{rate_name(normalise)} {interval_text(known[0].after)}."
         )
     if whole.difference is not None:
-        lost = [slice_label(row, veil) for row in slices if row.verdict == "worse"]
+        lost = [slice_label(row, veil) for row in slices if row.verdict == WORSE]
         tested = sum(row.p is not None for row in slices)
         parts.append(
             f"For certain (Holm over {tested} comparisons) "
@@ -233,57 +245,60 @@ def slice_finding(table: Sequence[SliceRow], normalise: Normaliser, veil: Veil =
 WORST = 100  # utterances whose errors are sorted into buckets
 
 
-def kind_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]:
-    "How many errors of each system's worst utterances lie in each bucket, with the change where there are two."
-    found = {name: buckets(rows, normalise, WORST) for name, rows in systems.items()}
-    table = []
-    for kind in BUCKETS:
-        counts = [found[name][kind] for name in systems]
-        row = {
-            "kind": kind,
-            **{
-                name: "n/a" if count is None else str(count) for name, count in zip(systems, counts)
-            },
-        }
-        if len(counts) == 2:
-            row["change"] = "–" if None in counts else f"{counts[1] - counts[0]:+d}"
-        table.append(row)
-    sums = [sum(filter(None, found[name].values())) for name in systems]
-    table.append(
-        {
-            "kind": "**all**",
-            **dict(zip(systems, map(str, sums))),
-            **({"change": f"{sums[1] - sums[0]:+d}"} if len(sums) == 2 else {}),
-        }
+def comparable_systems(systems: Systems) -> bool:
+    "Whether these are two systems on the same utterances of one set, with the same references."
+    if len(systems) != 2:
+        return False
+    first, second = (
+        {(row.test_set, row.id, row.reference) for row in rows} for rows in systems.values()
     )
-    return table
+    return first == second
+
+
+def kind_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]:
+    """How many errors of each system's worst utterances lie in each bucket; with the change, of
+    two systems on the same utterances."""
+    counts = [buckets(rows, normalise, WORST) for rows in systems.values()]
+    table = [_kind_row(kind, systems, [one[kind] for one in counts]) for kind in BUCKETS]
+    sums = [sum(filter(None, one.values())) for one in counts]
+    return [*table, _kind_row("**all**", systems, sums)]
+
+
+def _kind_row(kind: str, systems: Systems, counts: Sequence[int | None]) -> dict[str, str]:
+    "A row of the table of kinds; None is a bucket without a rule in this language."
+    cells = ["n/a" if count is None else str(count) for count in counts]
+    row = {"kind": kind, **dict(zip(systems, cells))}
+    if comparable_systems(systems):
+        row["change"] = DASH if None in counts else f"{counts[1] - counts[0]:+d}"
+    return row
 
 # %% ../../nbs/7_reports/breakdown.ipynb #kinds-02b
 def kind_finding(systems: Systems, normalise: Normaliser) -> str:
     "The largest buckets of each system, in a sentence."
-    said = []
+    parts = []
     for name, rows in systems.items():
-        found = {kind: count for kind, count in buckets(rows, normalise, WORST).items() if count}
-        most = sorted(found, key=found.__getitem__, reverse=True)[:3]
-        said.append(
+        counts = {kind: count for kind, count in buckets(rows, normalise, WORST).items() if count}
+        most = sorted(counts, key=counts.__getitem__, reverse=True)[:3]
+        parts.append(
             f"{name}: "
             + (
-                ", ".join(f"{found[kind]} {kind}" for kind in most) + f" of {sum(found.values())}"
+                ", ".join(f"{counts[kind]} {kind}" for kind in most) + f" of {sum(counts.values())}"
                 if most
                 else "no errors"
             )
         )
     return (
         f"Errors by kind, the most frequent (of the {WORST} worst utterances at most): "
-        + "; ".join(said)
+        + "; ".join(parts)
         + "."
     )
 
 # %% ../../nbs/7_reports/breakdown.ipynb #words-02
 def confusion_table(systems: Systems, normalise: Normaliser, count: int, veil: Veil = OPEN) -> str:
-    "Markdown: the most frequent pairs of a word said and a word heard for each system, of those that came more than once."
+    """Markdown: the most frequent pairs of a word said and the word written for it, for each
+    system, of those that came more than once."""
     if veil:
-        return withheld("Which word was heard for which is") + "\n"
+        return withheld("Which word was taken for which is") + "\n"
     columns = {
         name: [
             f"{c.said} → {c.heard} ({c.count} ×)"
@@ -310,18 +325,18 @@ def broken_html(
     count: int,
     veil: Veil = OPEN,
 ) -> str:
-    "What the first system had right and the second has wrong: how much, and the utterances with the longest stretches, aligned."
-    found = broken(before, after, normalise, None)
+    """What the first system had right and the second has wrong: how much, and the utterances
+    with the longest stretches, aligned."""
+    lost = broken(before, after, normalise, None)
     mended = broken(after, before, normalise, None)
-    pairs = list({row.after.id: (row.before, row.after) for row in found}.values())
-    lost = (
-        f"{_many(len(found), 'stretch', 'es')} in {_many(len(pairs), 'utterance')}"
-        if found
-        else "No stretch"
+    pairs = list({row.after.id: (row.before, row.after) for row in lost}.values())
+    amount = (
+        f"{_many(len(lost), 'stretch', 'es')} in {_many(len(pairs), 'utterance')}"
+        if lost
+        else "no stretch"
     )
-    return (
-        f"<p>Right before and wrong now: {lost[0].lower()}{lost[1:]}. The other way round: {len(mended)}.</p>"
-        + (before_after_html(pairs[:count], normalise, veil) if pairs else "")
+    return f"<p>Right before and wrong now: {amount}. The other way round: {len(mended)}.</p>" + (
+        before_after_html(pairs[:count], normalise, veil) if pairs else ""
     )
 
 # %% ../../nbs/7_reports/breakdown.ipynb #allows-02
@@ -335,7 +350,10 @@ def allows(
         before, after = paired(before, after)
     counts, (blocks, kind) = scored(after, normalise).primary, blocks_of(after)
     unit = unit_of(normalise)
-    size = f"{_many(len(after), 'utterance')}, {_many(int(counts.reference.sum()), unit)}, {_many(len(set(blocks)), kind)}"
+    sizes = {"utterance": len(after), unit: int(counts.reference.sum())}
+    if kind not in sizes:
+        sizes[kind] = len(set(blocks))
+    size = ", ".join(_many(count, name) for name, count in sizes.items())
     power = (
         power_of_baseline(counts.errors, counts.reference, blocks)
         if before is None
@@ -351,11 +369,11 @@ def listed(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
 
 # %% ../../nbs/7_reports/breakdown.ipynb #twins-02
-def twins(found: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, str]]:
+def twins(predictions: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, str]]:
     "The names of sets with the same utterances, each with the first that has them."
     first: dict[Any, str] = {}
     pairs = []
-    for name, rows in found.items():
+    for name, rows in predictions.items():
         key = frozenset((row.id, row.reference) for row in rows)
         if rows and any(row.reference for row in rows) and first.setdefault(key, name) != name:
             pairs.append((first[key], name))
@@ -373,25 +391,28 @@ def condition_finding(
     "What the second condition changed against the first, on the same utterances, in a sentence."
     names = first[0].test_set, second[0].test_set
     difference = change(as_set(first, ""), as_set(second, ""), normalise)
-    word = {"worse": "more", "better": "fewer"}.get(verdict(difference), "")
-    said = f"{word} errors, for certain" if word else "no difference is shown"
-    return f"{names[1]} against {names[0]}, the same utterances: {rate_name(normalise)} {shown(difference, sign=True)}, {said}."
+    phrase = verdict_phrase(verdict(difference))
+    return (
+        f"{names[1]} {phrase} against {names[0]}, the same utterances: "
+        f"{rate_name(normalise)} {interval_text(difference, difference=True)}."
+    )
 
 # %% ../../nbs/7_reports/breakdown.ipynb #conditions-02
-Sliced = dict[
-    str, tuple[list[SliceRow], tuple[str, str]]
-]  # set -> its slices, what they are held against and it
+# By set: its slices, what they are held against, and the set
+Sliced = dict[str, tuple[list[SliceRow], tuple[str, str]]]
 
 
-def all_slices(found: Mapping[str, Sequence[Prediction]], normalise: Normaliser) -> Sliced:
+def all_slices(predictions: Mapping[str, Sequence[Prediction]], normalise: Normaliser) -> Sliced:
     "The slices of each set with speech, against its twin if it has one."
-    first = {name: base for base, name in twins(found)}
+    first = {name: base for base, name in twins(predictions)}
     return {
         name: (
-            sliced(rows, normalise, as_set(found[first[name]], name) if name in first else None),
+            sliced(
+                rows, normalise, as_set(predictions[first[name]], name) if name in first else None
+            ),
             (first.get(name, ""), name),
         )
-        for name, rows in found.items()
+        for name, rows in predictions.items()
         if any(row.reference for row in rows)
     }
 
@@ -407,12 +428,15 @@ def slices_markdown(slices: Sliced, normalise: Normaliser, veil: Veil = OPEN) ->
     return "\n\n".join(parts)
 
 # %% ../../nbs/7_reports/breakdown.ipynb #conditions-05
-def all_allowed(found: Mapping[str, Sequence[Prediction]], normalise: Normaliser) -> list[str]:
+def all_allowed(
+    predictions: Mapping[str, Sequence[Prediction]], normalise: Normaliser
+) -> list[str]:
     "What n allows in each set, and for twins what it allows to say of their difference."
-    alone = [f"{name}: {allows(rows, normalise)}" for name, rows in found.items()]
+    alone = [f"{name}: {allows(rows, normalise)}" for name, rows in predictions.items()]
     return alone + [
-        f"{other} against {one}: {allows(as_set(found[other], ''), normalise, as_set(found[one], ''))}"
-        for one, other in twins(found)
+        f"{other} against {one}: "
+        f"{allows(as_set(predictions[other], ''), normalise, as_set(predictions[one], ''))}"
+        for one, other in twins(predictions)
     ]
 
 # %% ../../nbs/7_reports/breakdown.ipynb #languages-02
@@ -432,7 +456,8 @@ def languages_markdown(
 
 # %% ../../nbs/7_reports/breakdown.ipynb #several-02
 def system_names(records: Sequence[Record]) -> list[str]:
-    "What to call the systems of these runs: model and recipe, or the run's own name where that says too little. Raises BadInput."
+    """What to call the systems of these runs: model and recipe, or the run's own name where
+    that says too little. Raises BadInput."""
     runs = [f"{r.experiment}/{r.run}" for r in records]
     if len(set(runs)) < max(2, len(runs)):
         raise BadInput("runs", ", ".join(runs), "two or more, each once")
@@ -447,28 +472,27 @@ def system_names(records: Sequence[Record]) -> list[str]:
 
 # %% ../../nbs/7_reports/breakdown.ipynb #several-02b
 def compared(
-    systems: Mapping[
-        str, Mapping[str, Sequence[Prediction]]
-    ],  # what each heard, by set; the first is held against
+    systems: Mapping[str, Mapping[str, Sequence[Prediction]]],  # each by set; all against the first
     normalise: Normaliser,
 ) -> list[SliceRow]:  # `slice` is the set, `value` the system
-    "Each other system against the first, in every set with speech that all heard. Raises BadInput if there is none."
+    """Each other system against the first, in every set with speech that all decoded. Raises
+    BadInput if there is none."""
     (_, first), *others = systems.items()
     common = [
         name
         for name, rows in first.items()
-        if all(name in heard for _, heard in others) and any(row.reference for row in rows)
+        if all(name in sets for _, sets in others) and any(row.reference for row in rows)
     ]
     if not common:
-        raise BadInput("test sets", sorted(first), "one with speech that all of the runs heard")
+        raise BadInput("test sets", sorted(first), "one with speech that all of the runs decoded")
     rows = [
         replace(
-            slice_table(heard[name], normalise, first[name], columns={})[0],
+            slice_table(sets[name], normalise, first[name], columns={})[0],
             slice=name,
             value=system,
         )
         for name in common
-        for system, heard in others
+        for system, sets in others
     ]
     corrected = iter(holm([row.p for row in rows if row.p is not None]))
     return [row if row.p is None else replace(row, p=next(corrected)) for row in rows]
@@ -476,37 +500,32 @@ def compared(
 # %% ../../nbs/7_reports/breakdown.ipynb #several-02c
 def compared_rows(rows: Sequence[SliceRow], normalise: Normaliser) -> list[dict[str, str]]:
     "The comparisons as rows of a table."
-    rate, loud = rate_name(normalise), {"worse": "**WORSE**", "better": "**better**"}
+    rate = rate_name(normalise)
     return [
         {
             "test set": row.slice,
             "system": row.value,
             "utterances": str(row.n),
-            f"{rate} of the first": shown(row.before),
-            rate: shown(row.after),
-            "difference": shown(row.difference, sign=True),
-            "p (Holm)": "–"
-            if row.p is None
-            else f"{row.p:.3f}"
-            if row.p >= 0.001
-            else "under 0.001",
-            "verdict": loud.get(row.verdict, row.verdict),
+            f"{rate} of the first": interval_text(row.before),
+            rate: interval_text(row.after),
+            "difference": interval_text(row.difference, difference=True),
+            "p (Holm)": _p(row.p),
+            "verdict": verdict_markdown(row.verdict),
         }
         for row in rows
     ]
 
 
+def _p(p: float | None) -> str:
+    "A p value for a cell."
+    return DASH if p is None else f"{p:.3f}" if p >= 0.001 else "under 0.001"
+
+
 def compared_findings(rows: Sequence[SliceRow], normalise: Normaliser) -> list[str]:
     "The comparisons in a sentence each."
-    said = {
-        "no verdict": "has too few speakers or recordings for a verdict",
-        "not shown": "shows no difference",
-        "better": "is better",
-        "worse": "is WORSE",
-        "maybe worse": "is maybe worse",
-    }
     return [
-        f"{row.slice}: {row.value} {said[row.verdict]}, {rate_name(normalise)} {shown(row.difference, sign=True)}."
+        f"{row.slice}: {row.value} {verdict_phrase(row.verdict)}, {rate_name(normalise)} "
+        f"{interval_text(row.difference, difference=True)}."
         for row in rows
     ]
 
@@ -521,7 +540,7 @@ def keep_compared(
     names = list(systems)
     for row in rows:
         number = f"_{names.index(row.value)}" if len(names) > 2 else ""
-        run.metric(f"{row.slice}.{headline(normalise)}_change{number}", row.difference)
+        run.metric(f"{row.slice}.{headline(normalise)}{CHANGE}{number}", row.difference)
     for name in dict.fromkeys(row.slice for row in rows):
         if doubt := block_warning(*blocks_of(systems[names[0]][name])):
             run.warn(f"{name}: {doubt}")

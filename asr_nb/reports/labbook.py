@@ -22,19 +22,34 @@ import nbformat
 import yaml
 
 from ..checks import BadInput, write_atomic
+from asr_nb.evaluation.intervals import (
+    CHANGE,
+    DASH,
+    WORSE,
+    Interval,
+    interval_text,
+    verdict,
+    verdict_class,
+    verdict_html,
+)
+from ..evaluation.summary import Metric, compared_metrics
+from .tables import failed, reconciliation
 from ..runs.plan import STAGES
 from ..runs.privacy import NOTE, is_private
 from ..runs.record import SPEC, Record, read_result
 
 # %% ../../nbs/7_reports/labbook.ipynb #clean-02
 SHOWN = set(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
-    "hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead tr u ul "
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption "
+    "figure h1 h2 h3 h4 h5 h6 "
+    "hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td "
+    "tfoot th thead tr u ul "
     "var wbr".split()
 )
 VOID = {"br", "col", "hr", "img", "wbr"}
 DROPPED = set(
-    "script style iframe object embed noscript template svg math head title textarea select audio video "
+    "script style iframe object embed noscript template svg math head title textarea select "
+    "audio video "
     "canvas".split()
 )
 ATTRIBUTES = set(
@@ -50,7 +65,7 @@ UNFIT = (
     "\\",
 )  # in a style: requests, code, lying over other parts
 
-
+# %% ../../nbs/7_reports/labbook.ipynb #clean-02b
 def _attribute(name: str, value: str) -> bool:
     "Whether an attribute can only show something."
     if name not in ATTRIBUTES:
@@ -60,6 +75,15 @@ def _attribute(name: str, value: str) -> bool:
     if name == "href":
         return value.startswith(("#", "https://", "http://"))
     return name != "style" or not any(word in value.lower() for word in UNFIT)
+
+
+def _attributes(attributes: list[tuple[str, str | None]]) -> str:
+    "Those attributes of an element that can only show something, written anew."
+    return "".join(
+        f' {name}="{html.escape(value or "")}"'
+        for name, value in attributes
+        if _attribute(name, value or "")
+    )
 
 # %% ../../nbs/7_reports/labbook.ipynb #clean-03
 class _Clean(HTMLParser):
@@ -81,12 +105,7 @@ class _Clean(HTMLParser):
             self.out.append('<details class="code"><summary>code</summary>')
             self.open.append((tag, "details"))
             return
-        kept = "".join(
-            f' {name}="{html.escape(value or "")}"'
-            for name, value in attrs
-            if _attribute(name, value or "")
-        )
-        self.out.append(f"<{tag}{kept}>")
+        self.out.append(f"<{tag}{_attributes(attrs)}>")
         if tag not in VOID:
             self.open.append((tag, tag))
 
@@ -136,7 +155,7 @@ PATHS = {"experiment", "prepared", "trained", "baseline", "evaluated", "first", 
 # %% ../../nbs/7_reports/labbook.ipynb #collect-02b
 @dataclass(frozen=True)
 class Seen:
-    "A run folder as it is found."
+    "A run folder and what it holds."
 
     folder: Path
     stage: str
@@ -145,46 +164,41 @@ class Seen:
     trouble: str = ""  # why there is no record
 
     @property
+    def finished(self) -> bool:
+        "Whether its record says so."
+        return self.record is not None and self.record.status == "finished"
+
+    @property
     def ended(self) -> float:
         "When, in seconds since 1970; without a record, when it was begun."
-        return (
-            self.record.timings.get("ended", 0.0)
-            if self.record
-            else (self.folder / SPEC).stat().st_mtime
-        )
-
-    @property
-    def identity(self) -> tuple:
-        "What it is a run of: the same for one that was done again after its recipe or its notebook changed."
-        return self.stage, *sorted(
-            (k, str(v)) for k, v in self.parameters.items() if k not in PATHS
-        )
-
-    @property
-    def extras(self) -> str:
-        "Parameters that were set by hand, for a reader."
-        set_by_hand = {
-            k: v for k, v in self.parameters.items() if k not in {*PATHS, "model", "recipe"}
-        }
-        return "".join(f", {name} = {value}" for name, value in sorted(set_by_hand.items()))
+        if self.record:
+            return self.record.timings.get("ended", 0.0)
+        return (self.folder / SPEC).stat().st_mtime
 
     @property
     def status(self) -> str:
         "Finished, or in capitals what it is instead."
         if self.record is None:
             return f"NOT FINISHED: {self.trouble}"
-        finished = self.record.status == "finished"
-        return "finished" if finished else f"{self.record.status.upper()}: {self.record.verdict}"
+        return (
+            "finished" if self.finished else f"{self.record.status.upper()}: {self.record.verdict}"
+        )
 
     def metric(self, name: str) -> Mapping[str, Any] | None:
         "A metric of a finished run."
-        return (
-            self.record.metrics.get(name)
-            if self.record and self.record.status == "finished"
-            else None
-        )
+        return self.record.metrics.get(name) if self.finished else None
+
+
+def _own(run: Seen, *others: str) -> list[tuple[str, str]]:
+    "The parameters of a run by name, but those that name other runs, and `others`."
+    return sorted((k, str(v)) for k, v in run.parameters.items() if k not in {*PATHS, *others})
 
 # %% ../../nbs/7_reports/labbook.ipynb #collect-02c
+def _identity(run: Seen) -> tuple:
+    "What it is a run of."
+    return run.stage, *_own(run)
+
+
 @dataclass(frozen=True)
 class Lab:
     "One experiment's folder."
@@ -197,8 +211,8 @@ class Lab:
     @property
     def newest(self) -> list[Seen]:
         "For each identity the run that ended last."
-        last = {run.identity: run for run in sorted(self.runs, key=lambda run: run.ended)}
-        return [run for run in self.runs if last[run.identity] is run]
+        last = {_identity(run): run for run in sorted(self.runs, key=lambda run: run.ended)}
+        return [run for run in self.runs if last[_identity(run)] is run]
 
     @property
     def rate(self) -> str:
@@ -212,7 +226,7 @@ class Lab:
         "The newest runs of one stage."
         return [run for run in self.newest if run.stage == stage]
 
-
+# %% ../../nbs/7_reports/labbook.ipynb #collect-02d
 def _seen(folder: Path) -> Seen:
     try:
         spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
@@ -224,7 +238,7 @@ def _seen(folder: Path) -> Seen:
         record, trouble = None, str(error)
     return Seen(folder, spec["stage"], spec["parameters"], record, trouble)
 
-# %% ../../nbs/7_reports/labbook.ipynb #collect-02d
+
 def _order(run: Seen) -> tuple[int, str]:
     return STAGES.index(run.stage) if run.stage in STAGES else len(STAGES), run.folder.name
 
@@ -241,52 +255,39 @@ def labs(root: str | Path) -> list[Lab]:
     )
     if not folders:
         raise BadInput("folder", str(root), "a folder with runs is needed")
-    found = []
+    experiments = []
     for folder in folders:
         file = folder / "experiment.yaml"
         plain = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
         sets = [plain["corpus"], *plain.get("tests", [])] if plain else []
         roles = {spec["name"]: spec.get("role", "target") for spec in sets}
         runs = sorted((_seen(path.parent) for path in folder.glob("*/run.json")), key=_order)
-        found.append(Lab(folder, plain.get("question", ""), roles, runs))
-    return found
+        experiments.append(Lab(folder, plain.get("question", ""), roles, runs))
+    return experiments
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-02
-def _text(metric: Mapping[str, Any] | None, sign: bool = False) -> str:
-    "Estimate and interval; fractions in per cent."
-    if metric is None or metric["value"] is None:
-        return "–"
-    scale, unit = (100, " points" if sign else " %") if metric["unit"] == "fraction" else (1, "")
-    form = "{:+.1f}" if sign else "{:.1f}" if isinstance(metric["value"], float) else "{}"
-    shown = [
-        form.format(scale * metric[key])
-        for key in ("value", "low", "high")
-        if metric[key] is not None
+def _columns(lab: Lab) -> list[tuple[str, Metric]]:
+    "The columns of the summary: each set with each of its compared metrics, the target first."
+    return [
+        (name, metric)
+        for name, role in lab.roles.items()
+        for metric in compared_metrics(role, lab.rate)
     ]
-    return shown[0] + unit + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")
 
 
-def _change(metric: Mapping[str, Any] | None) -> str:
-    "A cell for a difference of error rates: below zero is better."
-    if metric is None or metric["value"] is None:
-        return "<td>–</td>"
-    known = metric["low"] is not None and metric["high"] is not None
-    word = (
-        "better"
-        if known and metric["high"] < 0
-        else "WORSE"
-        if known and metric["low"] > 0
-        else "not shown"
-    )
-    return f'<td class="{word.split()[0].lower()}">{_text(metric, sign=True)}<br><b>{word}</b></td>'
-
-
-def _rate(metric: Mapping[str, Any] | None, before: Mapping[str, Any] | None) -> str:
-    "A cell for a rate that should be low: worse if its interval lies above the one before."
-    bounds = [m[key] if m else None for m, key in ((metric, "low"), (before, "high"))]
-    if None not in bounds and bounds[0] > bounds[1]:
-        return f'<td class="worse">{_text(metric)}<br><b>WORSE</b></td>'
-    return f"<td>{_text(metric)}</td>"
+def _cell(run: Seen, name: str, metric: Metric) -> str:
+    """A set's metric after a run: the value, the change and the verdict on it, as far as they
+    are known."""
+    value = run.metric(f"{name}.{metric.name}")
+    change = run.metric(f"{name}.{metric.name}{CHANGE}")
+    word = verdict(change, metric.lower_is_better)
+    lines = [
+        interval_text(value) if value else "",
+        interval_text(change, difference=True) if change else "",
+        verdict_html(word),
+    ]
+    look = f' class="{verdict_class(word)}"' if verdict_class(word) else ""
+    return f"<td{look}>{'<br>'.join(filter(None, lines)) or DASH}</td>"
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03
 @dataclass(frozen=True)
@@ -300,26 +301,27 @@ class System:
 
 def systems(lab: Lab) -> list[System]:
     "Models as they were, then what was trained, evaluated or not."
-    found = [System(run.parameters["model"], "", run) for run in lab.of("baseline")]
+    rows = [System(run.parameters["model"], "", run) for run in lab.of("baseline")]
     evaluations = sorted(
         (run for run in lab.runs if run.stage == "evaluate"), key=lambda run: run.ended
     )
     evaluated = {run.parameters["trained"].split("/")[-1]: run for run in evaluations}
     for run in lab.of("train"):
-        shown = evaluated.get(run.folder.name, run) if run.status == "finished" else run
-        found.append(System(run.parameters["model"], run.parameters["recipe"] + run.extras, shown))
-    return found
+        extras = "".join(f", {name} = {value}" for name, value in _own(run, "model", "recipe"))
+        last = evaluated.get(run.folder.name, run) if run.finished else run
+        rows.append(System(run.parameters["model"], run.parameters["recipe"] + extras, last))
+    return rows
 
 
 def _audited(lab: Lab, system: System, target: str) -> Mapping[str, Any] | None:
     name = f"{target}.{system.model}.{system.run.parameters.get('recipe')}.unsupported_spans"
     audits = sorted((run for run in lab.runs if run.stage == "audit"), key=lambda run: -run.ended)
-    heard = [
+    mine = [
         run
         for run in audits
         if f"../{system.run.folder.name}" in run.parameters["evaluated"].split(",")
     ]
-    return next((m for run in heard if (m := run.metric(name))), None)
+    return next((m for run in mine if (m := run.metric(name))), None)
 
 
 def _training(lab: Lab, system: System) -> str:
@@ -330,36 +332,31 @@ def _training(lab: Lab, system: System) -> str:
     )
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03b
-def _row(lab: Lab, system: System, before: Seen | None) -> str:
+def _unfinished(system: System) -> str:
+    "What there is instead of figures; empty if there are some."
+    if not system.run.finished:
+        return system.run.status
+    return "NOT EVALUATED" if system.recipe and system.run.stage == "train" else ""
+
+
+def _reconciled(lab: Lab, system: System) -> str:
+    "How a failed training and a better target go together; empty unless both are so."
+    target = next(iter(lab.roles))
+    return reconciliation(_training(lab, system), system.run.metric(f"{target}.{lab.rate}{CHANGE}"))
+
+
+def _row(lab: Lab, system: System) -> str:
     "One row of the summary table."
-    who = f"<td>{html.escape(system.model)}</td><td>{html.escape(system.recipe) or '<i>as it was</i>'}</td>"
-    if system.run.status != "finished" or system.recipe and system.run.stage == "train":
-        what = (
-            html.escape(system.run.status)
-            if system.run.status != "finished"
-            else "trained, NOT EVALUATED"
-        )
-        return f'<tr>{who}<td colspan="20" class="worse"><b>{what}</b></td></tr>'
-    target, run = next(iter(lab.roles)), system.run
-    rate = lab.rate
-    cells = [
-        f"<td>{_text(run.metric(f'{target}.{rate}'))}</td>",
-        _change(run.metric(f"{target}.{rate}_change")),
-    ]
-    for other, role in list(lab.roles.items())[1:]:
-        if role == "nonspeech":
-            words = f"{other}.words_per_minute"
-            cells.append(
-                _rate(run.metric(words), before.metric(words) if before and system.recipe else None)
-            )
-        else:
-            change, value = (run.metric(f"{other}.{name}") for name in (f"{rate}_change", rate))
-            cells.append(_change(change) if system.recipe else f"<td>{_text(value)}</td>")
-    cells.append(f"<td>{_text(_audited(lab, system, target))}</td>")
-    told = _training(lab, system)
-    cells.append(
-        f"<td class='verdict{' worse' if told.startswith('FAILED') else ''}'>{html.escape(told)}</td>"
-    )
+    recipe = html.escape(system.recipe) or "<i>as it was</i>"
+    who = f"<td>{html.escape(system.model)}</td><td>{recipe}</td>"
+    if instead := _unfinished(system):
+        return f'<tr>{who}<td colspan="20" class="worse"><b>{html.escape(instead)}</b></td></tr>'
+    cells = [_cell(system.run, name, metric) for name, metric in _columns(lab)]
+    spans = interval_text(_audited(lab, system, next(iter(lab.roles))))
+    training = _training(lab, system)
+    look = "verdict worse" if failed(training) else "verdict"
+    text = " ".join(filter(None, (training, _reconciled(lab, system))))
+    cells += [f"<td>{spans}</td>", f'<td class="{look}">{html.escape(text)}</td>']
     return f"<tr>{who}{''.join(cells)}</tr>"
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03c
@@ -367,54 +364,46 @@ def summary_html(lab: Lab) -> str:
     "The table of an experiment."
     if not lab.roles:
         return "<p>There is no experiment.yaml, so the roles of its sets are not known.</p>"
-    target, *others = lab.roles
-    name_of_rate = lab.rate.upper()
-    heads = ["model", "recipe", f"{target}: {name_of_rate}", f"{target}: difference"]
-    heads += [
-        f"{name}: words a minute where nobody speaks"
-        if lab.roles[name] == "nonspeech"
-        else f"{name}: {name_of_rate}, then difference"
-        for name in others
-    ]
+    heads = ["model", "recipe", *(f"{name}: {metric.label}" for name, metric in _columns(lab))]
     heads += ["unsupported spans", "what the training's curves say"]
-    before = {run.parameters["model"]: run for run in lab.of("baseline")}
-    rows = [_row(lab, system, before.get(system.model)) for system in systems(lab)]
+    rows = [_row(lab, system) for system in systems(lab)]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    return f"<table class='summary'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f"<table class='summary'>{body}</table>"
 
 # %% ../../nbs/7_reports/labbook.ipynb #figure-02
-def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> str:
+def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any] | None]], title: str) -> str:
     "Rates (fractions) with their intervals, one a line; an empty text if there is nothing to draw."
-    rows = [(label, metric) for label, metric in rows if metric and metric["value"] is not None]
-    if not rows:
+    known = [(label, Interval.of(metric)) for label, metric in rows]
+    known = [(label, interval) for label, interval in known if interval.value is not None]
+    if not known:
         return ""
     left, width, line = 220, 440, 26
-    most = max(m["high"] or m["value"] for _, m in rows)
+    most = max(one.high or one.value for _, one in known)
     step = next((s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25) if most / s <= 6), 0.5)
     top = step * max(1, math.ceil(most / step - 1e-9))
-    height = line * (len(rows) + 1) + 16
+    height = line * (len(known) + 1) + 16
 
     def x(value: float) -> float:
         return round(left + width * value / top, 1)
 
-    parts = [
-        f'<line x1="{left}" x2="{left + width}" y1="{height - 24}" y2="{height - 24}" stroke="#888"/>'
-    ]
+    y = height - 24
+    parts = [f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#888"/>']
     for n in range(round(top / step) + 1):
         parts.append(
             f'<text x="{x(n * step)}" y="{height - 8}" class="tick">{100 * n * step:.0f}</text>'
         )
-    for n, (label, m) in enumerate(rows):
+    for n, (label, one) in enumerate(known):
         y = line * n + 18
         parts.append(f'<text x="{left - 10}" y="{y + 4}" class="label">{html.escape(label)}</text>')
-        if m["low"] is not None and m["high"] is not None:
-            ends = f'x1="{x(m["low"])}" x2="{x(m["high"])}" y1="{y}" y2="{y}"'
+        if one.bounded:
+            ends = f'x1="{x(one.low)}" x2="{x(one.high)}" y1="{y}" y2="{y}"'
             parts.append(f'<line {ends} stroke="#0b5394" stroke-width="3"/>')
-        parts.append(f'<circle cx="{x(m["value"])}" cy="{y}" r="5" fill="#0b5394"/>')
-    whole, told = left + width + 30, html.escape(title)
+        parts.append(f'<circle cx="{x(one.value)}" cy="{y}" r="5" fill="#0b5394"/>')
+    whole, caption = left + width + 30, html.escape(title)
     return (
-        f'<svg viewBox="0 0 {whole} {height}" role="img" width="{whole}"><title>{told}</title>'
-        f'{"".join(parts)}</svg><p class="note">{told}</p>'
+        f'<svg viewBox="0 0 {whole} {height}" role="img" width="{whole}"><title>{caption}</title>'
+        f'{"".join(parts)}</svg><p class="note">{caption}</p>'
     )
 
 # %% ../../nbs/7_reports/labbook.ipynb #figure-02b
@@ -428,49 +417,37 @@ def _figure(lab: Lab) -> str:
 
 # %% ../../nbs/7_reports/labbook.ipynb #text-02
 def worse(lab: Lab, system: System) -> list[str]:
-    "What got worse for certain: a rate's difference above zero, more words where nobody speaks."
-    before = next(
-        (run for run in lab.of("baseline") if run.parameters["model"] == system.model), None
-    )
-    found = []
-    for name, role in lab.roles.items():
-        change = system.run.metric(f"{name}.{lab.rate}_change")
-        if change and change["low"] is not None and change["low"] > 0:
-            found.append(f"{name}: {lab.rate.upper()} {_text(change, sign=True)}")
-        rate = f"{name}.words_per_minute"
-        words, earlier = (
-            system.run.metric(rate),
-            before.metric(rate) if before and system.recipe else None,
-        )
-        if role == "nonspeech" and "WORSE" in _rate(words, earlier):
-            found.append(f"{name}: {_text(words)} words a minute where nobody speaks")
-    return found
+    "What got worse by its interval: each set and metric with the difference."
+    lines = []
+    for name, metric in _columns(lab):
+        change = system.run.metric(f"{name}.{metric.name}{CHANGE}")
+        if verdict(change, metric.lower_is_better) == WORSE:
+            label = "" if metric.label == metric.unit else f"{metric.label} "
+            lines.append(f"{name}: {label}{interval_text(change, difference=True)}")
+    return lines
 
 # %% ../../nbs/7_reports/labbook.ipynb #text-02b
 def summary_text(lab: Lab) -> str:
-    "For each system: the rate on the target, what got worse, unsupported spans; or that it did not finish."
+    """For each system: the rate on the target, what got worse, unsupported spans; or that it
+    did not finish."""
     target, rate = next(iter(lab.roles)), lab.rate
     lines = [_line("system", f"{target}: {rate.upper()}", "difference", "unsupported spans")]
     for system in systems(lab):
         name, run = f"{system.model}, {system.recipe or 'as it was'}", system.run
-        if run.status != "finished" or system.recipe and run.stage == "train":
-            lines.append(f"{name}\n  {run.status if run.status != 'finished' else 'NOT EVALUATED'}")
+        if instead := _unfinished(system):
+            lines.append(f"{name}\n  {instead}")
             continue
-        lines.append(
-            _line(
-                name,
-                _text(run.metric(f"{target}.{rate}")),
-                _text(run.metric(f"{target}.{rate}_change"), sign=True),
-                _text(_audited(lab, system, target)),
-            )
-        )
+        value, change = (run.metric(f"{target}.{rate}{end}") for end in ("", CHANGE))
+        spans = interval_text(_audited(lab, system, target))
+        lines.append(_line(name, interval_text(value), interval_text(change, True), spans))
         if system.recipe:
             lines.append(
-                f"  worse: {'; '.join(worse(lab, system)) or 'nothing that these test sets can show'}"
+                "  worse: "
+                f"{'; '.join(worse(lab, system)) or 'nothing that these test sets can show'}"
             )
-        if _training(lab, system).startswith("FAILED"):
-            lines.append(f"  {_training(lab, system)}")
-    return "\n".join(lines)
+        if failed(_training(lab, system)):
+            lines += [f"  {_training(lab, system)}", f"  {_reconciled(lab, system)}"]
+    return "\n".join(line for line in lines if line.strip())
 
 
 def _line(*cells: str) -> str:
@@ -479,11 +456,13 @@ def _line(*cells: str) -> str:
 
 # %% ../../nbs/7_reports/labbook.ipynb #page-02
 STYLE = """
-body { font: 15px/1.5 Georgia, serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 Georgia, serif; color: #222; }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3, th, summary, .tick, .label, .note { font-family: system-ui, sans-serif; }
 h2 { border-top: 2px solid #222; padding-top: .8rem; margin-top: 3rem; }
 table { border-collapse: collapse; font-size: 13px; margin: .8rem 0; }
-td, th { border-bottom: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+td, th { border-bottom: 1px solid #ccc; padding: .3rem .6rem; }
+td, th { text-align: left; vertical-align: top; }
 .better { background: #e3f1e3; }
 .worse { background: #fbe3dd; color: #7a1200; }
 .verdict { min-width: 14rem; }
@@ -497,8 +476,9 @@ details.run h2 { font-size: 1.1em; border: 0; margin-top: 1.4rem; padding: 0; }
 details.code > summary { color: #888; font-size: 11px; cursor: pointer; }
 .prompt { display: none; }
 details.code .prompt { display: block; color: #888; font-size: 11px; }
-pre { font: 12px/1.4 ui-monospace, monospace; overflow-x: auto; white-space: pre-wrap; }
-.highlight { background: #f7f7f5; padding: .4rem .6rem; }
+pre, pre * { white-space: pre-wrap !important; overflow-wrap: anywhere; }
+pre { font: 12px/1.4 ui-monospace, monospace; overflow: visible; margin: 0; }
+.highlight { background: #f7f7f5; overflow: visible; padding: .4rem .6rem; }
 img { max-width: 100%; height: auto; }
 .bad { color: #b00020; font-weight: bold; }
 @media print {
@@ -523,26 +503,27 @@ def _run(run: Seen, old: bool) -> str:  # old: it was done again since
     "One run, folded: verdict, warnings, parameters, and its report."
     path = run.folder / f"{run.stage}.ipynb"
     body = report_html(path) if path.is_file() else "<p>It left no notebook.</p>"
-    good = run.status == "finished"
-    given = ", ".join(f"{name} = {value}" for name, value in sorted(run.parameters.items()))
+    good = run.finished
+    parameters = ", ".join(f"{name} = {value}" for name, value in sorted(run.parameters.items()))
     warnings = _list(f"Warning: {text}" for text in run.record.warnings) if run.record else ""
-    verdict = ". " + html.escape(run.record.verdict) if good else ""
+    sentence = ". " + html.escape(run.record.verdict) if good else ""
     older = " <i>(older: it was done again since)</i>" if old else ""
     status = f'<span class="{"good" if good else "bad"}">{html.escape(run.status)}</span>'
     return (
-        f'<details class="run"><summary><b>{html.escape(run.folder.name)}</b>: {status}{verdict}{older}</summary>'
-        f"<p class='note'>Executed with {html.escape(given)}</p>{warnings}{body}</details>"
+        f'<details class="run"><summary><b>{html.escape(run.folder.name)}</b>: '
+        f"{status}{sentence}{older}</summary>"
+        f"<p class='note'>Executed with {html.escape(parameters)}</p>{warnings}{body}</details>"
     )
 
 # %% ../../nbs/7_reports/labbook.ipynb #page-03
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser holds the page to it
+# The browser holds the page to it
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def labbook_html(root: str | Path) -> str:
     "The page over all experiments in `root`."
-    found = labs(root)
     parts, names = [], []
-    for lab in found:
+    for lab in labs(root):
         name = html.escape(lab.folder.name)
         names.append(f'<a href="#{name}">{name}</a>')
         parts += [f'<h2 id="{name}">{name}</h2><p>{html.escape(lab.question)}</p>']
@@ -554,12 +535,16 @@ def labbook_html(root: str | Path) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Lab book</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<style>{_style()}</style></head><body><h1>Lab book</h1><p>{' · '.join(names)}</p>{''.join(parts)}"
-        "<p class='note'>Every figure in the tables and drawings is read from a result.json. Intervals are 95 %. "
-        "WORSE and better are said only where the interval excludes no difference.</p></body></html>\n"
+        f"<style>{_style()}</style></head><body><h1>Lab "
+        f"book</h1><p>{' · '.join(names)}</p>{''.join(parts)}"
+        "<p class='note'>Every figure in the tables and drawings is read from a result.json. "
+        "Intervals are 95 %. "
+        "better and WORSE are said only where the interval of the difference does not hold "
+        "zero.</p></body></html>\n"
     )
 
 
 def labbook(root: str | Path) -> Path:
-    "Write `root`/labbook.html over all runs in `root`; its path. Raises BadInput if there are none."
+    """Write `root`/labbook.html over all runs in `root`; its path. Raises BadInput if there are
+    none."""
     return write_atomic(Path(root) / "labbook.html", labbook_html(root))

@@ -9,16 +9,16 @@ __all__ = ['HEADROOM', 'Evidence', 'keep_evidence', 'dev_metric', 'evidence_of',
 
 # %% ../../nbs/6_runs/gate.ipynb #imports-01
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..checks import from_mapping
 from ..evaluation.headroom import Base, Probe, Verdict, judge
+from ..evaluation.intervals import DASH, Interval, interval_text, points
 from ..evaluation.power import Power
-from ..evaluation.significance import Interval
+from ..findings import findings_markdown
 from .experiment import Experiment, unmeasured
-from ..reports.figures import percent
 from .plan import Run
 from .record import Record, read_result
 
@@ -49,29 +49,30 @@ def dev_metric(corpus: str, metric: str) -> str:  # metric: "WER" or "CER"
 
 
 def evidence_of(record: Record | None, corpus: str) -> Evidence | None:
-    "The evidence in the record of a baseline; None if it did not finish or heard no dev split."
-    kept = record.inputs.get(HEADROOM) if record and record.status == "finished" else None
-    if not kept:
+    "The evidence in the record of a baseline; None if it did not finish or decoded no dev split."
+    entry = record.inputs.get(HEADROOM) if record and record.status == "finished" else None
+    if not entry:
         return None
-    told = record.metrics[dev_metric(corpus, kept["metric"])]
-    note = "" if told["low"] is not None else "too few blocks"
-    rate = Interval(told["value"], told["low"], told["high"], told["n"], 0, note=note)
-    power = from_mapping(Power, kept["power"], HEADROOM) if kept["power"] else None
+    rate = Interval.of(record.metrics[dev_metric(corpus, entry["metric"])])
+    if not rate.bounded:
+        rate = replace(rate, note="too few blocks")
+    power = from_mapping(Power, entry["power"], HEADROOM) if entry["power"] else None
     speed = record.timings.get(f"{corpus}.dev.real_time_factor")
-    base = Base(record.parameters["model"], rate, kept["parameters"], kept["metric"], speed)
+    base = Base(record.parameters["model"], rate, entry["parameters"], entry["metric"], speed)
     return Evidence(base, power)
 
 # %% ../../nbs/6_runs/gate.ipynb #collect-02
 def heard_by(folders: Iterable[str | Path], corpus: str) -> dict[str, Evidence]:
-    "What is known of each model by name, from the folders of its baselines; what did not finish tells nothing."
-    found = (evidence_of(read_result(str(folder).strip()), corpus) for folder in folders)
-    return {one.base.name: one for one in found if one}
+    """What is known of each model by name, from the folders of its baselines; what did not
+    finish tells nothing."""
+    known = (evidence_of(read_result(str(folder).strip()), corpus) for folder in folders)
+    return {one.base.name: one for one in known if one}
 
 
-def evidence(lab: Experiment, runs: Sequence[Run], root: str | Path) -> dict[str, Evidence]:
+def evidence(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> dict[str, Evidence]:
     "What is known of each model of a plan; `root` is the experiment's folder."
     baselines = [Path(root) / run.name for run in runs if run.stage == "baseline"]
-    return heard_by(baselines, lab.corpus.name)
+    return heard_by(baselines, experiment.corpus.name)
 
 
 def probes(runs: Sequence[Run], root: str | Path) -> dict[tuple[str, str], Probe]:
@@ -79,74 +80,77 @@ def probes(runs: Sequence[Run], root: str | Path) -> dict[tuple[str, str], Probe
     record = next(
         (read_result(Path(root) / run.name) for run in runs if run.stage == HEADROOM), None
     )
-    kept = record.inputs.get("probes", []) if record and record.status == "finished" else []
+    entries = record.inputs.get("probes", []) if record and record.status == "finished" else []
     return {
         (one["model"], one["recipe"]): Probe(one["steps"], tuple(one["train"]), tuple(one["dev"]))
-        for one in kept
+        for one in entries
     }
 
 
 def verdicts(
-    lab: Experiment,
-    found: Mapping[str, Evidence],  # by model
-    probed: Mapping[tuple[str, str], Probe] = {},  # by model and recipe
+    experiment: Experiment,
+    known: Mapping[str, Evidence],  # by model
+    probes: Mapping[tuple[str, str], Probe] = {},  # by model and recipe
 ) -> dict[tuple[str, str], Verdict]:  # by model and recipe; "" if there are no recipes
-    "The verdict on training each model with each recipe, of those models that something is known of."
-    bases = [one.base for one in found.values()]
-    names = [recipe.name for recipe in lab.recipes] or [""]
+    """The verdict on training each model with each recipe, of those models that something is
+    known of."""
+    bases = [one.base for one in known.values()]
+    names = [recipe.name for recipe in experiment.recipes] or [""]
     return {
-        (model, name): judge(one.base, bases, lab.target, one.power, probed.get((model, name)))
-        for model, one in found.items()
+        (model, name): judge(
+            one.base, bases, experiment.target, one.power, probes.get((model, name))
+        )
+        for model, one in known.items()
         for name in names
     }
 
 # %% ../../nbs/6_runs/gate.ipynb #collect-02b
 def standing(
-    lab: Experiment, runs: Sequence[Run], root: str | Path
+    experiment: Experiment, runs: Sequence[Run], root: str | Path
 ) -> dict[tuple[str, str], Verdict]:
     "The verdicts that the finished runs under `root` allow."
-    return verdicts(lab, evidence(lab, runs, root), probes(runs, root))
+    return verdicts(experiment, evidence(experiment, runs, root), probes(runs, root))
 
 # %% ../../nbs/6_runs/gate.ipynb #gate-02
 def decided(
     run: Run,  # a training run
-    found: Mapping[tuple[str, str], Verdict],
+    verdicts: Mapping[tuple[str, str], Verdict],  # by model and recipe
     force: bool,
 ) -> dict[str, Any]:  # word, reasons, forced
-    "What is written into a training run's record about the verdict it began under; word None: none was possible."
-    verdict = found.get((run.parameters["model"], run.parameters["recipe"]))
+    """What is written into a training run's record about the verdict it began under; word None:
+    none was possible."""
+    verdict = verdicts.get((run.parameters["model"], run.parameters["recipe"]))
     if verdict is None:
-        return {
-            "word": None,
-            "reasons": ["no baseline had been heard on a dev split"],
-            "forced": False,
-        }
+        reasons = ["no baseline had decoded a dev split"]
+        return {"word": None, "reasons": reasons, "forced": False}
     return {
         "word": verdict.word,
-        "reasons": list(verdict.reasons),
+        "reasons": [str(reason) for reason in verdict.reasons],
         "forced": force and verdict.refuses,
     }
 
 
-def warning(told: Mapping[str, Any] | None) -> str:  # told: as `decided` gives it
-    "What a report has to say of the verdict that a training run began under; empty if it was to train, or none."
-    if not told or told["word"] in (None, "train"):
+def warning(decision: Mapping[str, Any] | None) -> str:  # as `decided` gives it
+    """What a report has to say of the verdict that a training run began under; empty if it was
+    to train, or none."""
+    if not decision or decision["word"] in (None, "train"):
         return ""
-    how = "trained by --force against" if told["forced"] else "trained in spite of"
-    return f"{how} the verdict of the baselines, {told['word']}: {'; '.join(told['reasons'])}"
+    how = "trained by --force against" if decision["forced"] else "trained in spite of"
+    reasons = "; ".join(decision["reasons"])
+    return f"{how} the verdict of the baselines, {decision['word']}: {reasons}"
 
 
-def declined(told: Mapping[str, Any]) -> str:
+def declined(decision: Mapping[str, Any]) -> str:
     "Why a training run does not begin; empty if it does."
-    if told["word"] != "don't" or told["forced"]:
+    if decision["word"] != "don't" or decision["forced"]:
         return ""
-    return f"don't: {'; '.join(told['reasons'])}; --force trains all the same"
+    return f"don't: {'; '.join(decision['reasons'])}; --force trains all the same"
 
 # %% ../../nbs/6_runs/gate.ipynb #text-02
-def alike(found: Mapping[tuple[str, str], Verdict]) -> list[tuple[str, Verdict]]:
+def alike(verdicts: Mapping[tuple[str, str], Verdict]) -> list[tuple[str, Verdict]]:
     "Each verdict once, with the model and the recipes that it holds for."
     groups: dict[tuple[str, Verdict], list[str]] = {}
-    for (model, recipe), verdict in found.items():
+    for (model, recipe), verdict in verdicts.items():
         groups.setdefault((model, verdict), []).append(recipe)
     return [
         (f"{model} with {', '.join(recipes)}" if any(recipes) else model, verdict)
@@ -154,40 +158,41 @@ def alike(found: Mapping[tuple[str, str], Verdict]) -> list[tuple[str, Verdict]]
     ]
 
 
-def verdicts_markdown(found: Mapping[tuple[str, str], Verdict]) -> str:
-    "The verdicts for a report."
+def verdicts_markdown(verdicts: Mapping[tuple[str, str], Verdict]) -> str:
+    "The verdicts for a report, each with its reasons."
     parts = [
-        f"**{who}: {verdict.word}.**\n\n" + "\n".join(f"- {reason}" for reason in verdict.reasons)
-        for who, verdict in alike(found)
+        f"**{who}: {verdict.word}.**\n\n{findings_markdown(verdict.reasons)}"
+        for who, verdict in alike(verdicts)
     ]
     return "\n\n".join(parts) or "Nothing is known, so nothing is judged."
 
 
-def in_a_sentence(found: Mapping[tuple[str, str], Verdict]) -> str:
+def in_a_sentence(verdicts: Mapping[tuple[str, str], Verdict]) -> str:
     "The verdicts in a line."
-    told = "; ".join(f"{who}: {verdict.word}" for who, verdict in alike(found))
-    return f"Worth training? {told or 'not known, since no dev split with words was heard'}."
+    words = "; ".join(f"{who}: {verdict.word}" for who, verdict in alike(verdicts))
+    return f"Worth training? {words or 'not known, since no dev split with words was decoded'}."
 
 # %% ../../nbs/6_runs/gate.ipynb #text-02b
-def gate_text(lab: Experiment, runs: Sequence[Run], root: str | Path) -> str:
-    "The plan's part about whether training is worth it: verdicts with reasons, what is unknown, what no set measures."
-    found, lines = standing(lab, runs, root), ["", "", "worth training?"]
-    for who, verdict in alike(found):
+def gate_text(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> str:
+    """The plan's part about whether training is worth it: verdicts with reasons, what is
+    unknown, what no set measures."""
+    verdicts, lines = standing(experiment, runs, root), ["", "", "worth training?"]
+    for who, verdict in alike(verdicts):
         refused = ": it would not be trained, unless with --force" if verdict.refuses else ""
         lines += [
             f"  {who}: {verdict.word}{refused}",
             *(f"    {reason}" for reason in verdict.reasons),
         ]
-    judged = {model for model, _ in found}
+    judged = {model for model, _ in verdicts}
     lines += [
         f"  {model.name}: {_unknown(model.name, runs, root)}"
-        for model in lab.models
+        for model in experiment.models
         if model.name not in judged
     ]
-    lacks = unmeasured(lab)
+    lacks = unmeasured(experiment)
     return "\n".join(
         [
-            *(lines if lab.recipes else []),
+            *(lines if experiment.recipes else []),
             *(["", "", "not measured"] if lacks else []),
             *(f"  {lack}" for lack in lacks),
         ]
@@ -201,27 +206,27 @@ def _unknown(model: str, runs: Sequence[Run], root: str | Path) -> str:
     )
     record = read_result(Path(root) / run.name) if run else None
     if record and record.status == "finished":
-        return "not known: its baseline heard no dev split with words in it"
-    return "not known yet: the run of its baseline tells (--stage baseline), before anything is trained"
+        return "not known: its baseline decoded no dev split with words in it"
+    return "not known yet: its baseline tells (--stage baseline), before anything is trained"
 
 # %% ../../nbs/6_runs/gate.ipynb #text-02c
-def sweep_rows(found: Mapping[str, Evidence]) -> list[dict[str, str]]:
-    "The untouched models by size: parameters, rate on dev, real-time factor, what the test set can show."
+def sweep_rows(known: Mapping[str, Evidence]) -> list[dict[str, str]]:
+    """The untouched models by size: parameters, rate on dev, real-time factor, what the test
+    set can show."""
     rows = []
-    for name, one in sorted(found.items(), key=lambda item: (item[1].base.parameters, item[0])):
+    for name, one in sorted(known.items(), key=lambda item: (item[1].base.parameters, item[0])):
         base, small = one.base, one.power.smallest if one.power else None
+        millions = f"{base.parameters / 1e6:,.1f}" if base.parameters else "not known"
         rows.append(
             {
                 "model": name,
-                "million parameters": f"{base.parameters / 1e6:,.1f}"
-                if base.parameters
-                else "not known",
-                f"{base.metric} on dev": percent(base.rate.value, base.rate.low, base.rate.high),
+                "million parameters": millions,
+                f"{base.metric} on dev": interval_text(base.rate),
                 "n": str(base.rate.n),
-                "s of computing a s of audio": "–" if base.speed is None else f"{base.speed:.3f}",
+                "real-time factor": DASH if base.speed is None else f"{base.speed:.3f}",
                 "smallest difference that test can show": "none"
                 if small is None
-                else f"{100 * small:.1f} points",
+                else points(small),
             }
         )
     return rows

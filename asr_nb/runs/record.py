@@ -25,6 +25,7 @@ from typing import Any
 
 import asr_nb
 from ..checks import BadInput, canonical_json, from_mapping, one_of, sha256, write_atomic
+from ..evaluation.intervals import CHANGE, DASH, interval_text
 from .privacy import NOTE, PRIVATE, is_private, kept, private_folder, veil_of
 
 # %% ../../nbs/6_runs/record.ipynb #record-02
@@ -223,21 +224,16 @@ def metric_entry(
 MIME = "application/vnd.asr-nb+json"
 
 
-def _number(value: Any) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def markdown(record: Record) -> str:
     "The record for a reader: verdict, warnings, metrics."
     lines = [f"**{record.stage} {record.status}.** {record.verdict}", ""]
     lines += [f"- ⚠ {text}" for text in record.warnings] + [""]
     if record.metrics:
-        lines += ["| metric | value | 95 % interval | n | unit |", "|---|---|---|---|---|"]
-    for name, m in record.metrics.items():
-        interval = "–" if m["low"] is None else f"[{_number(m['low'])}, {_number(m['high'])}]"
-        lines.append(
-            f"| {name} | {_number(m['value'])} | {interval} | {_number(m['n'])} | {m['unit']} |"
-        )
+        lines += ["| metric | value [95 % interval] | n |", "|---|---|---|"]
+    for name, metric in record.metrics.items():
+        text = interval_text(metric, difference=CHANGE in name)
+        count = DASH if metric["n"] is None else metric["n"]
+        lines.append(f"| {name} | {text} | {count} |")
     return "\n".join(lines)
 
 

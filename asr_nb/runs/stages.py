@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 from ..checks import BadInput, canonical_json, from_mapping, write_atomic
 from ..findings import Finding
 from ..evaluation.decoding import Prediction, decode_set, read_predictions
-from ..evaluation.scoring import score, scorer_fingerprint
-from ..evaluation.significance import Interval, block_warning, blocks_of
+from ..evaluation.intervals import CHANGE, Interval, interval_text, verdict
+from ..evaluation.scoring import check_with_jiwer, score, scorer_fingerprint
+from ..evaluation.significance import block_warning, blocks_of
 from asr_nb.evaluation.summary import (
     by_language,
     change,
+    compared_metrics,
     headline,
+    metric_change,
     scored,
-    silence_change,
     summarise,
-    verdict,
 )
 from ..models.adapters import merge
 from ..models.family import Decoding, Family, engine, load, load_trained
@@ -38,7 +39,6 @@ from .gate import HEADROOM, warning
 from .privacy import PRIVATE, is_private, kept
 from ..preprocessing.store.prepared import PreparedSet, open_set
 from .record import Record, RunInProgress, read_result
-from ..reports.tables import shown
 from ..training.recipes import Recipe
 from ..training.schedule import Course, plateau, same_plateaus, warmup_steps
 
@@ -226,8 +226,10 @@ def summarise_all(
 def keep_named(
     name: str, rows: Sequence[Prediction], normalise: Normaliser, run: RunInProgress
 ) -> None:
-    "Keep the same errors under every other convention that people publish, each under its own name."
-    for metric, value in scored(rows, normalise).named().items():
+    "Keep the same errors under every other convention that people publish, each under its own name. Raises AssertionError."
+    scores = scored(rows, normalise)
+    check_with_jiwer(scores)
+    for metric, value in scores.named().items():
         if f"{name}.{metric}" not in run.metrics and value is not None:
             run.metric(f"{name}.{metric}", value, n=len(rows), unit="fraction")
 
@@ -318,31 +320,29 @@ def differences(
         if doubt and f"{name}: {doubt}" not in run.warnings:
             run.warn(f"{name}: {doubt}")
     for name, interval in found.items():
-        run.metric(f"{name}.{headline(normalise)}_change", interval)
+        run.metric(f"{name}.{headline(normalise)}{CHANGE}", interval)
     elsewhere(before, after, normalise, run)
     return found
 
 # %% ../../nbs/6_runs/stages.ipynb #comparable-02c
 def elsewhere(before: Found, after: Found, normalise: Normaliser, run: RunInProgress) -> None:
-    "Keep what changed where nobody speaks, and in each language of a set that has several; warn of what got worse."
-    found = {
-        f"{name}.words_per_minute_change": silence_change(rows, after[name])
-        for name, rows in before.items()
-        if name in after and not any(row.reference for row in rows)
-    }
+    "Keep what changed besides the headline rate: in the other compared metrics, in each language; warn of what got worse."
+    changes: dict[str, tuple[Interval, bool]] = {}  # with whether lower is better
+    for name, rows in before.items():
+        role = "target" if any(row.reference for row in rows) else "nonspeech"
+        for metric in compared_metrics(role, "") if name in after else ():
+            interval = metric_change(metric, rows, after[name], normalise)
+            changes[f"{name}.{metric.name}{CHANGE}"] = interval, metric.lower_is_better
     for name, rows in before.items():
         now = by_language(after.get(name, []))
-        found |= {
-            f"{name}.{headline(normalise)}_change_{language}": change(
-                part, now[language], normalise
-            )
-            for language, part in by_language(rows).items()
-            if language in now and any(row.reference for row in part)
-        }
-    for metric, interval in found.items():
+        for language, part in by_language(rows).items():
+            if language in now and any(row.reference for row in part):
+                interval = change(part, now[language], normalise)
+                changes[f"{name}.{headline(normalise)}{CHANGE}_{language}"] = interval, True
+    for metric, (interval, lower_is_better) in changes.items():
         run.metric(metric, interval)
-        if verdict(interval) == "worse":
-            run.warn(f"{metric}: worse, {shown(interval, sign=True)}")
+        if verdict(interval, lower_is_better) == "worse":
+            run.warn(f"{metric}: worse, {interval_text(interval, difference=True)}")
 
 # %% ../../nbs/6_runs/stages.ipynb #train-02
 def wer_scorer(normalise: Normaliser) -> Callable[[list[str], list[str]], float]:
@@ -468,6 +468,6 @@ def evaluation_verdict(
 ) -> str:
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
     return " ".join(
-        f"{name}: {verdict(interval)}, {rate.upper()} {shown(interval, sign=True)}."
+        f"{name}: {verdict(interval)}, {rate.upper()} {interval_text(interval, difference=True)}."
         for name, interval in found.items()
     )

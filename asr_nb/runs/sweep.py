@@ -18,7 +18,7 @@ from ..evaluation.power import Power, power_of_baseline
 from ..evaluation.decoding import Prediction
 from ..evaluation.scoring import unit_of
 from ..evaluation.significance import blocks_of
-from ..evaluation.summary import scored, summarise_speech
+from ..evaluation.summary import scored, summarise
 from ..models.family import Decoding, Family
 from ..preprocessing.store.examples import Example
 from ..preprocessing.text.normalisers import Normaliser
@@ -58,7 +58,7 @@ def measure(
         return None
     rows = decode_one(corpus, family, prepared, decoding, run, DEV, "dev")
     metric = "CER" if unit_of(normalise) == "character" else "WER"
-    rate = summarise_speech(rows, normalise)[metric.lower()]
+    rate = summarise(rows, "target", normalise)[metric.lower()]
     parameters = sum(weight.numel() for weight in family.model.parameters())
     found = Evidence(
         Base(model, rate, parameters, metric, run.times.get(f"{corpus}.dev.real_time_factor")),

@@ -104,8 +104,8 @@ def _av(line: np.ndarray, encoder: str, container: str, kbps: float) -> np.ndarr
             file.mux(packet)
     buffer.seek(0)
     with av.open(buffer, format=container) as file:
-        heard = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
-    return from_pcm(heard) if heard.dtype == np.int16 else heard
+        decoded = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
+    return from_pcm(decoded) if decoded.dtype == np.int16 else decoded
 
 
 def _amr(line: np.ndarray, kbps: float) -> np.ndarray:
@@ -144,11 +144,11 @@ def through(
     if not len(samples):
         return samples
     line = resample(samples, SAMPLING_RATE, LINE_RATE)
-    heard = codec.code(line)
-    start = codec.delay if len(heard) > len(line) else 0  # as many as went in: the decoder cut it
-    heard = np.clip(heard[start : start + len(line)], -1, 1)
-    heard = np.pad(heard, (0, len(line) - len(heard)))
-    return resample(heard, LINE_RATE, SAMPLING_RATE)[: len(samples)]
+    decoded = codec.code(line)
+    start = codec.delay if len(decoded) > len(line) else 0  # as many as went in: the decoder cut it
+    decoded = np.clip(decoded[start : start + len(line)], -1, 1)
+    decoded = np.pad(decoded, (0, len(line) - len(decoded)))
+    return resample(decoded, LINE_RATE, SAMPLING_RATE)[: len(samples)]
 
 # %% ../../../nbs/1_preprocessing/sound/codecs.ipynb #loss-02
 FRAME = LINE_RATE // 50  # samples, 20 ms: the packet of most voice codecs (RFC 3551)

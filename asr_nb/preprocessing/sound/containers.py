@@ -31,7 +31,7 @@ _LAYOUTS = {
     b"riff": _Layout(40, 16, "<Q", 24, 8, b"data"),  # Wave64
 }
 
-
+# %% ../../../nbs/1_preprocessing/sound/containers.ipynb #chunks-02c
 def _declared(data: bytes) -> tuple[int, int] | None:
     "Where the samples of a file begin, and their bytes as declared; None = it does not say."
     if data[:4] == b".snd":  # AU: no chunks, one header
@@ -44,8 +44,10 @@ def _declared(data: bytes) -> tuple[int, int] | None:
         if data.startswith(layout.samples, at):
             if data[:4] == b"RF64" and size == 0xFFFFFFFF:
                 size = struct.unpack_from("<Q", data, 28)[0]  # of the chunk ds64, the first
-            is_told = 0 <= size < (_UNKNOWN if data[:3] == b"RIF" or data[:4] == b"FORM" else 2**62)
-            return (at + header, size) if is_told else None
+            is_known = (
+                0 <= size < (_UNKNOWN if data[:3] == b"RIF" or data[:4] == b"FORM" else 2**62)
+            )
+            return (at + header, size) if is_known else None
         if size < 0:
             return None
         at += header + size + -(size + layout.counted) % layout.align

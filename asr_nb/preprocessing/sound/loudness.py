@@ -78,25 +78,21 @@ class Loudness:
         samples: np.ndarray,  # float32, shape (n,), 16 kHz
         generator: np.random.Generator | None = None,  # nothing is drawn
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        "The samples, scaled; what was measured, and one of OUTCOMES. Raises AudioError."
+        "The samples, scaled; the measures, and one of OUTCOMES. Raises AudioError."
         before = lufs(samples)
         if before == -math.inf:
             return samples, {"outcome": "too quiet"}
-        wanted = self.target_lufs - before
+        needed = self.target_lufs - before
         room = math.inf if self.peak_dbtp is None else self.peak_dbtp - true_peak(samples)
-        scaled = samples * np.float32(10 ** (min(wanted, room) / 20))
+        gain, times = min(needed, room), repeats(len(samples))
+        scaled = samples * np.float32(10 ** (gain / 20))
         over = int(np.count_nonzero(np.abs(scaled) > 1))
-        outcome = "capped" if room < wanted else "clipped" if over else "reached"
+        outcome = "capped" if room < needed else "clipped" if over else "reached"
         louder = np.clip(scaled, -1, 1)
-        said = {
-            "outcome": outcome,
-            "gain_db": round(min(wanted, room), 2),
-            "lufs_before": round(before, 2),
-            "lufs": round(lufs(louder), 2),
-        }
-        said |= {"clipped": over} if over else {}
-        said |= {"repeated": repeats(len(samples))} if repeats(len(samples)) > 1 else {}
-        return louder, said
+        levels = {"lufs_before": round(before, 2), "lufs": round(lufs(louder), 2)}
+        more = {"clipped": over} if over else {}
+        more |= {"repeated": times} if times > 1 else {}
+        return louder, {"outcome": outcome, "gain_db": round(gain, 2), **levels, **more}
 
 # %% ../../../nbs/1_preprocessing/sound/loudness.ipynb #step-02c
 PRESETS = {

@@ -94,7 +94,7 @@ def room_response(
 
 
 def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    "The samples heard with their echoes, float32, shape (n,), aligned; may pass full scale."
+    "The samples with their echoes, float32, shape (n,), aligned; may pass full scale."
     from scipy.signal import fftconvolve
 
     if not len(samples):

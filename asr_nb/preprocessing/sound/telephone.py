@@ -10,7 +10,7 @@ __all__ = ['Range', 'Pool', 'Heard', 'PHONE', 'STAGES', 'PRESETS', 'Stage', 'Roo
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from asr_nb.preprocessing.sound.noise import (
 # %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #stage-02
 Range = tuple[float, float]  # smallest and largest; drawn evenly between them
 Pool = Sequence[tuple[str, np.ndarray]]  # speaker or id, samples at `SAMPLING_RATE`
-Heard = tuple[np.ndarray, dict[str, Any]]  # samples, shape (n,), and what was drawn
+Heard = tuple[np.ndarray, dict[str, Any]]  # samples, shape (n,), and the draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +53,18 @@ class Stage:
         if not 0 <= self.probability <= 1:
             raise BadInput("probability", self.probability, "a number from 0 to 1")
         for name, (least, most) in self.limits.items():
-            given = getattr(self, name)
-            if len(given) != 2 or not least <= given[0] <= given[1] <= most:
+            bounds = getattr(self, name)
+            if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
                 allowed = f"two numbers from {least:g} to {most:g}, the smaller first"
-                raise BadInput(name, given, allowed)
+                raise BadInput(name, bounds, allowed)
 
     def __call__(
         self,
         samples: np.ndarray,  # float32, shape (n,), n > 0
         generator: np.random.Generator,  # the utterance's own
-        pool: Pool,  # others who may be heard
+        pool: Pool,  # other speakers, for babble
     ) -> Heard:
-        "The samples, perhaps above full scale, and what was drawn."
+        "The samples, perhaps above full scale, and the draws."
         raise NotImplementedError
 
 
@@ -82,8 +82,8 @@ class Room(Stage):
     direct_db: Range = (0.0, 12.0)  # direct over reverberant energy
 
     def __call__(self, samples: np.ndarray, generator: np.random.Generator, pool: Pool) -> Heard:
-        drawn = {name: _draw(generator, getattr(self, name)) for name in self.limits}
-        return in_room(samples, room_response(**drawn, generator=generator)), drawn
+        draws = {name: _draw(generator, getattr(self, name)) for name in self.limits}
+        return in_room(samples, room_response(**draws, generator=generator)), draws
 
 # %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #noise-02
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,9 @@ class Noise(Stage):
     colour: Range = (0.0, 1.0)  # 0 white, 1 pink, 2 brown
 
     def __call__(self, samples: np.ndarray, generator: np.random.Generator, pool: Pool) -> Heard:
-        drawn = {name: _draw(generator, getattr(self, name)) for name in self.limits}
-        noise = coloured_noise(len(samples), drawn["colour"], generator)
-        return add_noise(samples, noise, drawn["snr_db"]), drawn
+        draws = {name: _draw(generator, getattr(self, name)) for name in self.limits}
+        noise = coloured_noise(len(samples), draws["colour"], generator)
+        return add_noise(samples, noise, draws["snr_db"]), draws
 
 # %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #babble-02
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +112,8 @@ class Babble(Stage):
 
     def __call__(self, samples: np.ndarray, generator: np.random.Generator, pool: Pool) -> Heard:
         if not pool:
-            raise BadInput(
-                "babble",
-                "no other utterances",
-                "a pool of them is needed: see `Telephone.with_babble`",
-            )
+            allowed = "it needs a pool of other utterances: see `Telephone.with_babble`"
+            raise BadInput("step", "babble", allowed)
         voices = int(generator.integers(*self.voices, endpoint=True))
         snr_db = _draw(generator, self.snr_db)
         talk = babble(samples, pool, voices, generator)
@@ -151,14 +148,14 @@ class Band(Stage):
             raise BadInput("high", self.high, f"at least 100 Hz above low, {self.low}")
 
     def __call__(self, samples: np.ndarray, generator: np.random.Generator, pool: Pool) -> Heard:
-        drawn = {name: _draw(generator, getattr(self, name)) for name in self.limits}
-        return band_pass(samples, **drawn), drawn
+        draws = {name: _draw(generator, getattr(self, name)) for name in self.limits}
+        return band_pass(samples, **draws), draws
 
 # %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #codec-02
-def _names(field: str, given: Sequence[str], allowed: Iterable[str]) -> None:
-    if not given:
-        raise BadInput(field, given, allowed)
-    for name in given:
+def _names(field: str, values: Sequence[str], allowed: Iterable[str]) -> None:
+    if not values:
+        raise BadInput(field, values, allowed)
+    for name in values:
         one_of(field, name, allowed)
 
 
@@ -197,8 +194,8 @@ class FrameLoss(Stage):
         how = self.concealment[generator.integers(len(self.concealment))]
         line = resample(samples, SAMPLING_RATE, LINE_RATE)
         lost = lost_frames(-(-len(line) // FRAME), rate, burst, generator)
-        heard = resample(conceal(line, lost, how), LINE_RATE, SAMPLING_RATE)[: len(samples)]
-        return heard, {"lost": round(float(lost.mean()), 4), "concealment": how}
+        samples = resample(conceal(line, lost, how), LINE_RATE, SAMPLING_RATE)[: len(samples)]
+        return samples, {"lost": round(float(lost.mean()), 4), "concealment": how}
 
 # %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #channel-02
 @dataclass(frozen=True)
@@ -224,7 +221,7 @@ def phone(
     generator: np.random.Generator,  # the utterance's own: see `keyed_generator`
     channel: Channel = PHONE,
 ) -> np.ndarray:
-    "What the far end hears: float32, shape (n,), aligned. Raises AudioError."
+    "The speech at the far end of the line: float32, shape (n,), aligned. Raises AudioError."
     ratio = 10 ** (generator.uniform(*channel.snr_db) / 20)
     line = band_pass(resample(samples, SAMPLING_RATE, LINE_RATE), *channel.band, LINE_RATE)
     noise = band_pass(generator.standard_normal(len(line)), *channel.band, LINE_RATE)
@@ -248,15 +245,15 @@ class Line(Stage):
 STAGES = {stage.kind: stage for stage in (Room, Noise, Babble, Gain, Band, Coding, FrameLoss, Line)}
 
 
-def _stage(told: Any, where: str) -> Stage:
+def _stage(data: Any, where: str) -> Stage:
     "A stage from its mapping. Raises BadInput."
-    if isinstance(told, Stage):
-        return told
-    if not isinstance(told, Mapping):
-        raise BadInput(where, told, "a mapping with the key step is needed")
-    kind = one_of(f"{where}.step", told.get("step", ""), STAGES)
-    given = {key: value for key, value in told.items() if key != "step"}
-    return from_mapping(STAGES[kind], given, where)
+    if isinstance(data, Stage):
+        return data
+    if not isinstance(data, Mapping):
+        raise BadInput(where, data, "a mapping with the key step is needed")
+    kind = one_of(f"{where}.step", data.get("step", ""), STAGES)
+    fields = {key: value for key, value in data.items() if key != "step"}
+    return from_mapping(STAGES[kind], fields, where)
 
 
 def _happens(probability: float, generator: np.random.Generator) -> bool:
@@ -264,61 +261,79 @@ def _happens(probability: float, generator: np.random.Generator) -> bool:
     return probability == 1 or generator.random() < probability
 
 # %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #telephone-02b
+def _pass(
+    stages: Iterable[Stage], samples: np.ndarray, generator: np.random.Generator, pool: Pool
+) -> Heard:
+    "The samples after each stage that happens, clipped at full scale, and the draws."
+    steps = []
+    for stage in stages:
+        if _happens(stage.probability, generator):
+            samples, draws = stage(samples, generator, pool)
+            clipped = round(float(np.mean(np.abs(samples) > 1)), 6)
+            samples = np.clip(samples, -1, 1).astype(np.float32)
+            draws = draws | ({"clipped": clipped} if clipped else {})
+            steps.append({"step": stage.kind, **draws})
+    return samples, {"steps": steps} if steps else {}
+
+
+def _require_codecs(stages: Iterable[Stage]) -> None:
+    "Raise BadInput for a codec that is not installed."
+    for stage in stages:
+        for name in getattr(stage, "of", ()):
+            find_codec(name)
+
+# %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #telephone-02d
+class _Pooled:
+    "A channel that may need a pool of other utterances for its babble; the pool is no parameter."
+
+    steps: tuple[Any, ...]
+    _pool: Pool = ()
+
+    @property
+    def needs_babble(self) -> bool:
+        "Whether a pool of other utterances is needed."
+        return any(isinstance(stage, Babble) for stage in self.steps)
+
+    def with_babble(self, pool: Pool) -> Self:
+        "The same channel, with a pool of other utterances."
+        channel = copy.copy(self)
+        object.__setattr__(channel, "_pool", tuple(pool))
+        return channel
+
+# %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #telephone-02c
 @dataclass(frozen=True)
-class Telephone:
+class Telephone(_Pooled):
     "A telephone call as an imitation: a `provenance.Step`."
 
     kind: ClassVar[str] = "telephone"
     version: ClassVar[int] = 2
     steps: tuple[Any, ...] = ()  # stages, or mappings: {step: codec, of: [gsm], probability: 0.5}
     share: float = 1.0  # of the utterances that go through it
-    _pool = ()  # no field: others who may be heard are no parameter
 
     def __post_init__(self):
         if not self.steps:
             raise BadInput("steps", self.steps, "at least one step, or a preset, is needed")
         if not 0 <= self.share <= 1:
             raise BadInput("share", self.share, "a number from 0 to 1")
-        stages = tuple(_stage(told, f"steps[{number}]") for number, told in enumerate(self.steps))
+        stages = tuple(_stage(step, f"steps[{number}]") for number, step in enumerate(self.steps))
         object.__setattr__(self, "steps", stages)
 
     @classmethod
-    def from_mapping(cls, told: Mapping[str, Any], where: str) -> "Telephone":
-        "A channel as a file tells it, all of whose codecs are installed. Raises BadInput."
-        found = from_mapping(cls, told, where)
-        for stage in found.steps:
-            for name in getattr(stage, "of", ()):
-                find_codec(name)
-        return found
-
-    @property
-    def needs_babble(self) -> bool:
-        "Whether other utterances are to be heard."
-        return any(isinstance(stage, Babble) for stage in self.steps)
-
-    def with_babble(self, pool: Pool) -> "Telephone":
-        "The same channel, with others to hear."
-        found = copy.copy(self)
-        object.__setattr__(found, "_pool", tuple(pool))
-        return found
+    def from_mapping(cls, data: Mapping[str, Any], where: str) -> "Telephone":
+        "The channel of an experiment's file. Raises BadInput, also for a codec that is not installed."
+        channel = from_mapping(cls, data, where)
+        _require_codecs(channel.steps)
+        return channel
 
     def apply(
         self,
         samples: np.ndarray,  # float32, shape (n,), at `SAMPLING_RATE`
         generator: np.random.Generator,  # the utterance's own
     ) -> Heard:
-        "Samples in [-1, 1], shape (n,), aligned, and what was drawn. Raises BadInput, AudioError."
-        drawn = []
+        "Samples in [-1, 1], shape (n,), aligned, and the draws. Raises BadInput, AudioError."
         if not len(samples) or not _happens(self.share, generator):
             return samples, {}
-        for stage in self.steps:
-            if _happens(stage.probability, generator):
-                samples, told = stage(samples, generator, self._pool)
-                clipped = round(float(np.mean(np.abs(samples) > 1)), 6)
-                samples = np.clip(samples, -1, 1).astype(np.float32)
-                told = told | ({"clipped": clipped} if clipped else {})
-                drawn.append({"step": stage.kind, **told})
-        return samples, {"steps": drawn} if drawn else {}
+        return _pass(self.steps, samples, generator, self._pool)
 
 # %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #presets-02
 PRESETS = {
@@ -347,6 +362,10 @@ PRESETS = {
             {"step": "loss", "rate": (0, 0.05), "probability": 0.5},
         )
     ),
+}
+
+# %% ../../../nbs/1_preprocessing/sound/telephone.ipynb #presets-02b
+PRESETS |= {
     "voip": Telephone(
         (
             {"step": "noise", "snr_db": (15, 35)},

@@ -15,9 +15,9 @@ from .rules import Rules, language
 _SIGNS = "[\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
 
 
-def _digit(found: re.Match) -> str:
+def _digit(match: re.Match) -> str:
     "0-9 for an Arabic-Indic or Persian digit."
-    return str(int(found[0]))
+    return str(int(match[0]))
 
 
 _ARABIC = Rules(

@@ -33,8 +33,8 @@ _MANDARIN = Numerals(
 )
 
 
-def _year(found: re.Match) -> str:
-    return cardinals.chinese_digits(int(found[1]))
+def _year(match: re.Match) -> str:
+    return cardinals.chinese_digits(int(match[1]))
 
 
 def _compact(text: str) -> str:

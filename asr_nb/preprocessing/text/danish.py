@@ -28,10 +28,10 @@ _COUNTED = (
 )
 
 
-def _day(found: re.Match) -> str:
+def _day(match: re.Match) -> str:
     "The ordinal of a day of the month."
-    day = int(found[1])
-    return _ORDINALS[day] + " " if 1 <= day <= 31 else found[0]
+    day = int(match[1])
+    return _ORDINALS[day] + " " if 1 <= day <= 31 else match[0]
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
 _DANISH = Rules(
@@ -129,20 +129,20 @@ _CORAL_FILLERS = re.compile(r"\b(?:eh+m*|øh+m*|h+m+|m+h+)\b")
 _CORAL_NUMBER = re.compile(r"\b(?:0|(?:[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[1-9][0-9]*)(?:,[0-9]+)?)\b")
 
 
-def _coral_number(found: re.Match) -> str:
+def _coral_number(match: re.Match) -> str:
     "The words of a number; the digit 1 is *en* alone and *et* after the comma."
-    whole, _, rest = found[0].replace(".", "").partition(",")
-    said = cardinals.danish(int(whole)) if len(whole) < 10 else whole
+    whole, _, rest = match[0].replace(".", "").partition(",")
+    words = cardinals.danish(int(whole)) if len(whole) < 10 else whole
     decimals = ["et" if digit == "1" else cardinals.danish(int(digit)) for digit in rest]
-    return " ".join([said, *(["komma", *decimals] if rest else [])])
+    return " ".join([words, *(["komma", *decimals] if rest else [])])
 
 
 def _coral(text: str) -> str:
     "The four steps."
     text = _CORAL_FILLERS.sub("", _CORAL_NUMBER.sub(_coral_number, text).lower())
     text = unicodedata.normalize("NFKC", text)
-    for part, said in _CORAL_PARTS.items():
-        text = text.replace(part, said)
+    for part, words in _CORAL_PARTS.items():
+        text = text.replace(part, words)
     return " ".join(re.sub(f"[^{CORAL_CHARACTERS}]", " ", text.translate(_CORAL_LETTERS)).split())
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #coral-04

@@ -25,11 +25,11 @@ _IRREGULAR = {
 }
 
 
-def _english_ordinal(found: re.Match) -> str:
+def _english_ordinal(match: re.Match) -> str:
     "*twenty first* for `21st`."
-    digits = found[1].replace(",", "")
+    digits = match[1].replace(",", "")
     if len(digits) > 9 or digits.startswith("0"):
-        return found[0]
+        return match[0]
     *before, last = cardinals.english(int(digits)).split()
     return " ".join([*before, _IRREGULAR.get(last, re.sub("y$", "ie", last) + "th")])
 
@@ -100,24 +100,24 @@ english = language(
 _ELIDED = r"(?<![^\W_])(l|d|j|m|t|s|n|c|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=[^\W_])"
 
 
-def _french_ordinal(found: re.Match) -> str:
+def _french_ordinal(match: re.Match) -> str:
     "*vingt et unième* for `21e`, *premier* and *première* for `1er` and `1re`."
-    number = int(found[1])
+    number = int(match[1])
     if number == 1:
-        return {"er": "premier", "re": "première", "ère": "première"}.get(found[2], found[0])
-    if found[2] in ("er", "re", "ère") or number == 0 or number > 9999:
-        return found[0]
-    said = re.sub("(vingt|cent)s$", r"\1", cardinals.french(number))
-    return re.sub("(?<=cinq)$", "u", re.sub("f$", "v", re.sub("e$", "", said))) + "ième"
+        return {"er": "premier", "re": "première", "ère": "première"}.get(match[2], match[0])
+    if match[2] in ("er", "re", "ère") or number == 0 or number > 9999:
+        return match[0]
+    words = re.sub("(vingt|cent)s$", r"\1", cardinals.french(number))
+    return re.sub("(?<=cinq)$", "u", re.sub("f$", "v", re.sub("e$", "", words))) + "ième"
 
 
-def _french_hour(found: re.Match) -> str:
+def _french_hour(match: re.Match) -> str:
     "*dix heures trente* for `10 h 30`."
-    hour, minute = int(found[1]), int(found[2] or 0)
+    hour, minute = int(match[1]), int(match[2] or 0)
     if hour > 24 or minute > 59:
-        return found[0]
-    said = "une heure" if hour == 1 else f"{cardinals.french(hour)} heures"
-    return f"{said} {cardinals.french(minute)} " if minute else f"{said} "
+        return match[0]
+    words = "une heure" if hour == 1 else f"{cardinals.french(hour)} heures"
+    return f"{words} {cardinals.french(minute)} " if minute else f"{words} "
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02b
 _FRENCH = Rules(
@@ -182,23 +182,23 @@ _GERMAN_MONTHS = (
 )
 
 
-def _german_day(found: re.Match) -> str:
+def _german_day(match: re.Match) -> str:
     "*einundzwanzigsten* for `21.`."
-    day = int(found[1])
+    day = int(match[1])
     if not 1 <= day <= 31:
-        return found[0]
+        return match[0]
     ending = "ten" if day < 20 else "sten"
-    said = {1: "ers", 3: "drit", 7: "sieb", 8: "ach"}.get(day, cardinals.german(day))
-    return f"{said}{ending} "
+    words = {1: "ers", 3: "drit", 7: "sieb", 8: "ach"}.get(day, cardinals.german(day))
+    return f"{words}{ending} "
 
 
-def _german_hour(found: re.Match) -> str:
+def _german_hour(match: re.Match) -> str:
     "*zehn uhr dreissig* for `10:30 Uhr`."
-    hour, minute = int(found[1]), int(found[2])
+    hour, minute = int(match[1]), int(match[2])
     if hour > 24 or minute > 59:
-        return found[0]
-    said = "ein uhr" if hour == 1 else f"{cardinals.german(hour)} uhr"
-    return f"{said} {cardinals.german(minute)}" if minute else said
+        return match[0]
+    words = "ein uhr" if hour == 1 else f"{cardinals.german(hour)} uhr"
+    return f"{words} {cardinals.german(minute)}" if minute else words
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02b
 _GERMAN = Rules(
@@ -267,12 +267,12 @@ german = language(
 _SPANISH_ORDINALS = "primer segund tercer cuart quint sext séptim octav noven décim".split()
 
 
-def _spanish_ordinal(found: re.Match) -> str:
+def _spanish_ordinal(match: re.Match) -> str:
     "*primero* and *primera* for `1º` and `1ª`."
-    number = int(found[1])
+    number = int(match[1])
     if not 1 <= number <= 10:
-        return found[0]
-    return _SPANISH_ORDINALS[number - 1] + ("a" if found[2] == "ª" else "o")
+        return match[0]
+    return _SPANISH_ORDINALS[number - 1] + ("a" if match[2] == "ª" else "o")
 
 
 _SPANISH = Rules(

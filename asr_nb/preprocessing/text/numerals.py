@@ -24,15 +24,15 @@ def _one_of(characters: str) -> str:
 
 @dataclass(frozen=True)
 class Numerals:
-    "How a language writes numbers, and how it says them."
+    "How a language writes numbers, and how it reads them aloud."
 
     grouping: str  # the mark that may part thousands, or ""; a blank if `spaced`
-    marks: Mapping[str, str]  # decimal marks and what is said for them
+    marks: Mapping[str, str]  # decimal marks and their words
     minus: str
     units: Mapping[str, str]  # "$" -> "{} dollar|{} dollars": for 1, and for others
     cardinal: Callable[[int], str] | None = None  # None: digits stay digits
     year: Callable[[int], str] | None = None  # of four digits from 1100 to 2099, if its own
-    fractions: Mapping[str, str] | None = None  # what is said for "1⁄2" and the like
+    fractions: Mapping[str, str] | None = None  # words for "1⁄2" and the like
     spaced: bool = False  # a blank may part thousands; not if digits stay digits
     attached: bool = False  # numbers touch letters, and nothing is parted by blanks
 
@@ -56,33 +56,36 @@ class Numerals:
         )
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-03
-def _one_by_one(digits: str, how: Numerals) -> str:
+def _one_by_one(digits: str, numerals: Numerals) -> str:
     "The digits one after another."
-    return ("" if how.attached else " ").join(how.cardinal(int(digit)) for digit in digits)
+    return ("" if numerals.attached else " ").join(
+        numerals.cardinal(int(digit)) for digit in digits
+    )
 
 
-def _whole(digits: str, how: Numerals, year: bool) -> str:
+def _whole(digits: str, numerals: Numerals, year: bool) -> str:
     "The reading of digits without marks; as a year if it may be one."
-    if how.cardinal is None:
+    if numerals.cardinal is None:
         return digits
     value = int(digits)
     if value >= LIMIT or str(value) != digits:
-        return _one_by_one(digits, how)
-    return how.year(value) if year and how.year and 1100 <= value < 2100 else how.cardinal(value)
+        return _one_by_one(digits, numerals)
+    is_year = year and numerals.year and 1100 <= value < 2100
+    return numerals.year(value) if is_year else numerals.cardinal(value)
 
 
-def _number(text: str, how: Numerals) -> str:
+def _number(text: str, numerals: Numerals) -> str:
     "The reading of digits and marks."
-    found = how.written.fullmatch(text)
-    if not found:  # a list, an address, a date
-        return " ".join(_whole(run, how, True) for run in re.findall("[0-9]+", text))
-    whole, mark, rest = found["whole"], found["mark"], found["rest"]
+    match = numerals.written.fullmatch(text)
+    if not match:  # a list, an address, a date
+        return " ".join(_whole(run, numerals, True) for run in re.findall("[0-9]+", text))
+    whole, mark, rest = match["whole"], match["mark"], match["rest"]
     digits = re.sub("[^0-9]", "", whole)
-    said = _whole(digits, how, digits == whole and not mark)
+    words = _whole(digits, numerals, digits == whole and not mark)
     if not mark:
-        return said
-    decimals = _one_by_one(rest, how) if how.cardinal else rest
-    return ("" if how.attached else " ").join((said, how.marks[mark], decimals))
+        return words
+    decimals = _one_by_one(rest, numerals) if numerals.cardinal else rest
+    return ("" if numerals.attached else " ").join((words, numerals.marks[mark], decimals))
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-02
 def apart(text: str) -> str:
@@ -95,28 +98,28 @@ def apart(text: str) -> str:
     )
 
 
-def say_numbers(text: str, how: Numerals) -> str:
-    "Folded `text` with its numbers as they are said; a second time changes nothing."
+def say_numbers(text: str, numerals: Numerals) -> str:
+    "Folded `text` with its numbers as they are read aloud; a second time changes nothing."
     if not re.search("[0-9]", text):
         return text
-    if how.spaced:
+    if numerals.spaced:
         text = re.sub(
             r"(?<![^\W_])(?<![.,_])([0-9]{1,3})((?: [0-9]{3})+)(?![^\W_])",
             lambda m: m[1] + m[2].replace(" ", "_"),
             text,
         )
-    if how.fractions and "⁄" in text:
-        for written, said in how.fractions.items():
-            text = re.sub(f"(?<![0-9]){written}(?![0-9])", f" {said} ", text)
-    return how.standing.sub(lambda found: _said(found, how), text)
+    if numerals.fractions and "⁄" in text:
+        for written, words in numerals.fractions.items():
+            text = re.sub(f"(?<![0-9]){written}(?![0-9])", f" {words} ", text)
+    return numerals.standing.sub(lambda match: _reading(match, numerals), text)
 
 
-def _said(found: re.Match, how: Numerals) -> str:
+def _reading(match: re.Match, numerals: Numerals) -> str:
     "The reading of one match of `standing`."
-    said = _number(found["number"], how)
-    for sign in filter(None, (found["before"], found["after"])):
-        forms = how.units[sign.strip()].split("|")
-        said = forms[0 if found["number"] == "1" else -1].format(said)
-    if found["minus"]:
-        said = how.minus + ("" if how.attached else " ") + said
-    return said if how.attached else f" {said} "
+    words = _number(match["number"], numerals)
+    for sign in filter(None, (match["before"], match["after"])):
+        forms = numerals.units[sign.strip()].split("|")
+        words = forms[0 if match["number"] == "1" else -1].format(words)
+    if match["minus"]:
+        words = numerals.minus + ("" if numerals.attached else " ") + words
+    return words if numerals.attached else f" {words} "

@@ -17,7 +17,7 @@ from .spelling import Normaliser, fold, words
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-02
 Said = str | Callable[[re.Match], str]
-Patterns = tuple[tuple[str, Said], ...]  # regular expression, what is said for it
+Patterns = tuple[tuple[str, Said], ...]  # regular expression, replacement
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Rules:
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-03
 def _replace(text: str, patterns: Patterns) -> str:
     "`text` with each pattern replaced in turn."
-    for pattern, said in patterns:
-        text = re.sub(pattern, said, text)  # re keeps compiled patterns
+    for pattern, replacement in patterns:
+        text = re.sub(pattern, replacement, text)  # re keeps compiled patterns
     return text
 
 
@@ -43,15 +43,15 @@ def _respell(text: str, letters: Mapping[str, str]) -> str:
     "`text` with each spelling of `letters` replaced; an accent may have waited for its turn."
     while True:
         before = text
-        for written, one in letters.items():
-            text = text.replace(written, one)
+        for spelling, standard in letters.items():
+            text = text.replace(spelling, standard)
         text = unicodedata.normalize("NFC", text)
         if text == before:
             return text
 
 
 def apply(rules: Rules, text: str) -> str:
-    "Raw `text` as words and single blanks."
+    "Raw `text` as normalised words, with single blanks between them."
     text = fold(apart(_replace(text, rules.raw)))
     text = say_numbers(_replace(text, rules.written), rules.numerals)
     text = " ".join([rules.same.get(word, word) for word in words(text)])

@@ -53,7 +53,7 @@ class Normaliser:
         return self.function(text)
 
     def characters(self, text: str) -> str:
-        "The form of raw `text` whose characters the character error rate counts."
+        "Raw `text` in the form whose characters the character error rate counts."
         return self(text).replace(" ", "") if self.spaceless else self(text)
 
     @property
@@ -72,7 +72,7 @@ def kind(character: str) -> str:
 
 
 class Table(dict):
-    "What becomes of each character in `str.translate`, by a rule that is asked once."
+    "A table for `str.translate`, filled by `rule` when a character is first met."
 
     def __init__(self, rule: Callable[[str], str]):
         self.rule = rule
@@ -96,7 +96,7 @@ def fold(text: str) -> str:
         text = folded
 
 # %% ../../../nbs/1_preprocessing/text/spelling.ipynb #basic-02
-_KEPT = Table(lambda c: c if c == "'" or kind(c) in "LMN" else " ")
+_WORD_CHARACTERS = Table(lambda c: c if c == "'" or kind(c) in "LMN" else " ")
 
 
 def _trim(word: str) -> str:
@@ -110,7 +110,7 @@ def _trim(word: str) -> str:
 def words(text: str) -> list[str]:
     "The words of a text: letters, marks, digits and inner apostrophes."
     text = re.sub("''+", " ", fold(text))  # two apostrophes are a quotation mark
-    return list(filter(None, map(_trim, text.translate(_KEPT).split())))
+    return list(filter(None, map(_trim, text.translate(_WORD_CHARACTERS).split())))
 
 # %% ../../../nbs/1_preprocessing/text/spelling.ipynb #basic-04
 _CASES = (
@@ -148,10 +148,10 @@ def table_of_cases(cases: tuple[tuple[str, str], ...]) -> str:
 
 
 def broken_cases(rule: Normaliser) -> list[tuple[str, str, str]]:
-    "The cases that `rule` does not keep: raw, promised, made. Its own output must not change."
-    made = [(raw, normal, rule(raw)) for raw, normal in rule.cases]
+    "The cases that `rule` breaks: raw text, promise, output. Its own output must not change."
+    outputs = [(raw, normal, rule(raw)) for raw, normal in rule.cases]
     again = [(normal, normal, rule(normal)) for _, normal in rule.cases]
-    return [case for case in made + again if case[1] != case[2]]
+    return [case for case in outputs + again if case[1] != case[2]]
 
 # %% ../../../nbs/1_preprocessing/text/spelling.ipynb #verbatim-02
 def _verbatim(text: str) -> str:
