@@ -44,8 +44,8 @@ def split(begin: int, count: int, **columns: Any) -> bytes:
     from helpers import parquet
 
     numbers = range(begin, begin + count)
-    made = {name: [value(n) for n in numbers] for name, value in columns.items()}
-    return parquet({**made, "audio": [{"bytes": clip(n), "path": f"{n}.wav"} for n in numbers]})
+    values = {name: [value(n) for n in numbers] for name, value in columns.items()}
+    return parquet({**values, "audio": [{"bytes": clip(n), "path": f"{n}.wav"} for n in numbers]})
 
 
 CORAL = {
@@ -86,11 +86,11 @@ CORAL_CARD = (
 
 def parts(begin: int, name: str, **columns: Any) -> dict[str, bytes]:
     "The three splits' files, each with rows of its own."
-    made = {}
+    files = {}
     for part, count in COUNTS.items():
-        made[name.format(part)] = split(begin, count, **columns)
+        files[name.format(part)] = split(begin, count, **columns)
         begin += count + count % 2  # speakers have two rows
-    return made
+    return files
 
 
 def fill(hub: Any) -> None:
@@ -134,13 +134,13 @@ def rows_of(spec: Any) -> list[dict[str, Any]]:
 
     ledger, rows, steps = Ledger(), [], steps_from(spec.process)
     for row, samples in read(spec.source, spec.name, spec.language, spec.options, ledger):
-        made, after = process(row, samples, steps)
+        utterance, after = process(row, samples, steps)
         assert len(after) == len(samples) == RATE // 5
-        kept = {
+        fields = {
             name: getattr(row, name)
             for name in ("id", "text", "language", "speaker", "recording", "tags", "split")
         }
-        rows.append({**kept, "chain": [step.split("@")[0] for step in made.audio_chain]})
+        rows.append({**fields, "chain": [step.split("@")[0] for step in utterance.audio_chain]})
     assert not ledger.rows, ledger.rows
     return rows
 
@@ -152,13 +152,13 @@ def second_process() -> None:
     from asr_nb.runs.experiment import load_experiment
 
     datasets.disable_progress_bars()
-    found: dict[str, Any] = {}
+    sets: dict[str, Any] = {}
     for name in HUB:
         for spec in (s for s in load_experiment(LAB / f"{name}.yaml").sets if s.source == "hub"):
             revision = spec.options["revision"]
-            told = {**spec.options, "revision": "" if len(revision) == 40 else revision}
-            found[f"{name} {spec.name}"] = rows_of(dataclasses.replace(spec, options=told))
-    print(json.dumps(found))
+            options = {**spec.options, "revision": "" if len(revision) == 40 else revision}
+            sets[f"{name} {spec.name}"] = rows_of(dataclasses.replace(spec, options=options))
+    print(json.dumps(sets))
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_korean_phone_speech(tmp_path: Path) -> None:
     places: dict[str, set[str]] = {}
     for row in rows:
         places.setdefault(row["recording"], set()).add(row["split"])
-    assert all(len(found) == 1 for found in places.values()), "a call stands in one split"
+    assert all(len(splits) == 1 for splits in places.values()), "a call stands in one split"
 
 
 def test_private_calls(tmp_path: Path) -> None:
@@ -383,8 +383,8 @@ def test_a_folder_that_is_missing_is_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(BadInput) as error:
             plan_runs(lab)
         assert str(error.value) == f"{lab.corpus.name}.options.path: {shown} {needed}"
-    said = command("plan", copy, cwd=tmp_path)
-    assert (said.code, said.out, said.err) == (2, "", f"asr-nb: {error.value}\n")
+    answer = command("plan", copy, cwd=tmp_path)
+    assert (answer.code, answer.out, answer.err) == (2, "", f"asr-nb: {error.value}\n")
 
 
 if __name__ == "__main__":

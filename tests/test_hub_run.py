@@ -25,6 +25,7 @@ SHORT_WAIT = 0.02  # s; every wait of the second process is cut to this
 DATA, MODEL, MINE = "tester/calls", "tester/whisper-micro", "tester/my-adapter"
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}  # ours -> theirs
 COUNTS = {"train": 24, "dev": 6, "test": 12}
+PASSING = {"busy": (429, 2), "restarting": (500, 2), "busy-longer": (429, 3)}  # status, times
 
 
 # What the Hub holds
@@ -60,13 +61,15 @@ def fill(hub: Any) -> dict[str, str]:
     commits = {"data": hub.put("dataset", DATA, data), "model": hub.put("model", MODEL, micro)}
     hub.put("dataset", "tester/cut", data)
     hub.cut("dataset", "tester/cut")
-    for name in ("gated", "limited", "broken", "cut", "cut-once"):
+    for name in ("gated", "limited", "broken", "cut", "cut-once", *PASSING):
         hub.put("model", f"tester/{name}", micro)
     hub.gate("model", "tester/gated")
     hub.fail("model", "tester/limited", 429)
     hub.fail("model", "tester/broken", 500)
     hub.cut("model", "tester/cut")
     hub.cut("model", "tester/cut-once", times=1)
+    for name, (status, times) in PASSING.items():
+        hub.fail("model", f"tester/{name}", status, times=times)
     weightless = {name: content for name, content in micro.items() if name != "model.safetensors"}
     hub.put("model", "tester/pickled", {**weightless, "pytorch_model.bin": b"never to be read"})
     hub.put("model", "tester/not-mine", {"README.md": b""})
@@ -100,6 +103,15 @@ def without_token(action: Callable[[], Any]) -> Any:
         return action()
     finally:
         os.environ["HF_TOKEN"] = before
+
+
+def with_patience(action: Callable[[], Any]) -> Any:
+    "With two tries more, as a user has them who sets no other number."
+    before, os.environ["ASR_NB_RETRY_WAITS"] = os.environ["ASR_NB_RETRY_WAITS"], "1,1"
+    try:
+        return action()
+    finally:
+        os.environ["ASR_NB_RETRY_WAITS"] = before
 
 
 def pushes(run: Path, repository: str) -> dict[str, Any]:
@@ -152,6 +164,10 @@ def second_process(train: Path, prepared: Path, revision: str) -> None:
         json.dumps(
             {
                 "loads": {name: loads(f"tester/{name}") for name in names}
+                | {
+                    name: with_patience(lambda name=name: loads(f"tester/{name}"))
+                    for name in PASSING
+                }
                 | {
                     "gated to nobody": without_token(lambda: loads("tester/gated")),
                     "whatever is newest": loads(MODEL),
@@ -459,8 +475,13 @@ def test_a_model_that_can_not_be_had(seen: dict[str, Any], name: str, told: list
         assert words in line
 
 
-def test_a_passing_fault_of_a_model_is_waited_for(seen: dict[str, Any]) -> None:
-    assert len(seen["loads"]["cut-once"]) == 40, seen["loads"]["cut-once"]
+@pytest.mark.parametrize("name", ["cut-once", "busy", "restarting"])
+def test_a_passing_fault_of_a_model_is_waited_for(seen: dict[str, Any], name: str) -> None:
+    assert len(seen["loads"][name]) == 40, seen["loads"][name]
+
+
+def test_patience_with_a_model_ends(seen: dict[str, Any]) -> None:
+    assert "429" in the_line(seen["loads"]["busy-longer"])
 
 
 @pytest.mark.parametrize(

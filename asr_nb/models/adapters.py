@@ -15,18 +15,32 @@ from ..checks import BadInput, one_of
 if TYPE_CHECKING:
     import torch
 
-    from asr_nb.models.family import Family
+    from asr_nb.models.family import Trainable
 
 # %% auto #0
-__all__ = ['apply_lora', 'merge', 'base_model', 'scope_of', 'with_adapter', 'reinitialise']
+__all__ = ['SCOPES', 'scopes_of_layers', 'apply_lora', 'merge', 'base_model', 'scope_of', 'with_adapter', 'reinitialise']
+
+# %% ../../nbs/2_models/adapters.ipynb #scope-02
+SCOPES = {  # name -> what is adapted
+    "attention": "query and value of every attention",
+    "attention-all": "query, key, value and output of every attention",
+    "all-linear": "the same and the feed-forward layers; never head or convolutions",
+}
+
+
+def scopes_of_layers(*feed_forward: str) -> dict[str, str | list[str]]:
+    "The modules of each scope as peft takes them, for layers that transformers names as usual."
+    attention = ["q_proj", "k_proj", "v_proj", "out_proj"]
+    every = rf".*\.layers\.\d+\..*([qkv]_proj|out_proj|{'|'.join(feed_forward)})"
+    return {"attention": ["q_proj", "v_proj"], "attention-all": attention, "all-linear": every}
 
 # %% ../../nbs/2_models/adapters.ipynb #lora-02
 def apply_lora(
-    family: Family,
+    family: Trainable,
     rank: int,
     alpha: float,  # the update is scaled by alpha / rank
     dropout: float,  # of an adapter's input, while training
-    scope: str,  # "attention" or "all-linear"
+    scope: str,  # a name in SCOPES
 ) -> None:
     "Train only low-rank updates of some matrices. Raises BadInput."
     import torch
@@ -44,7 +58,7 @@ def apply_lora(
         family.model = get_peft_model(family.model, config)
 
 
-def merge(family: Family) -> None:
+def merge(family: Trainable) -> None:
     "Fold a LoRA adapter into the weights, so that it costs nothing to decode with."
     if hasattr(family.model, "merge_and_unload"):
         family.model = family.model.merge_and_unload()
@@ -81,7 +95,7 @@ def with_adapter(model: torch.nn.Module, adapter: str | Path) -> torch.nn.Module
             ) from error
 
 # %% ../../nbs/2_models/adapters.ipynb #scratch-02
-def reinitialise(family: Family, seed: int) -> None:
+def reinitialise(family: Trainable, seed: int) -> None:
     "Give the family's model new random weights, all of them to be trained."
     import torch
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .family import Decoding, Family, evaluating
+from .family import Decoding, Family, Hypothesis, Trainable, evaluating
 from ..preprocessing.store.examples import Example
 
 # %% ../../nbs/2_models/conformance.ipynb #conforms-02
@@ -24,16 +24,27 @@ def conforms(
     assert len(family.fingerprint) == 12, "the fingerprint has 12 hex digits"
     for example in examples:
         family.fits(example.text, example.language, example.duration)
+    if not isinstance(family, Trainable):
+        assert family.model is None, "a recogniser with weights lacks a member of Trainable"
+        return {"hypotheses": len(_decodes(family, examples))}
+    figures = _trains(family, examples)
+    hypotheses = _decodes(family, examples)
+    assert family.model.training, "decoding must leave training mode as it was"
+    return figures | {"hypotheses": len(hypotheses)} | _scores(family, examples, hypotheses)
+
+# %% ../../nbs/2_models/conformance.ipynb #conforms-02d
+def _labels(family: Trainable, examples: Sequence[Example]) -> None:
+    "The rules of labels."
+    for example in examples:
         labels = family.labels(example.text, example.language)
         assert 0 < len(labels) <= family.max_label_tokens, f"{len(labels)} labels"
-        assert all(0 <= label < family.vocabulary_size for label in labels), (
-            "a label beyond the vocabulary"
-        )
-    return _trains(family, examples) | _decodes(family, examples)
+        known = all(0 <= label < family.vocabulary_size for label in labels)
+        assert known, "a label beyond the vocabulary"
 
 # %% ../../nbs/2_models/conformance.ipynb #conforms-02b
-def _trains(family: Family, examples: Sequence[Example]) -> dict[str, float]:
-    "The rules of a loss and its gradient."
+def _trains(family: Trainable, examples: Sequence[Example]) -> dict[str, float]:
+    "The rules of labels, of a loss and of its gradient."
+    _labels(family, examples)
     batch = family.collate(examples)
     family.check_batch(batch)
     before = {name: tensor.clone() for name, tensor in batch.items()}
@@ -59,21 +70,28 @@ def _trains(family: Family, examples: Sequence[Example]) -> dict[str, float]:
     return {"loss": loss, "limit": family.loss_limit(batch)}
 
 # %% ../../nbs/2_models/conformance.ipynb #conforms-02c
-def _decodes(family: Family, examples: Sequence[Example]) -> dict[str, float]:
-    "The rules of hypotheses and their probabilities."
+def _decodes(family: Family, examples: Sequence[Example]) -> list[Hypothesis]:
+    "The rules of hypotheses."
     decoding = Decoding(batch_size=2)
-    heard = family.decode(examples, decoding)
+    forwards = family.decode(examples, decoding)
     backwards = family.decode(examples[::-1], decoding)[::-1]
-    assert [h.text for h in heard] == [h.text for h in backwards], (
-        "the order of the utterances matters"
-    )
-    assert family.model.training, "decoding must leave training mode as it was"
-    scored = family.log_probability(examples, heard)
+    assert len(forwards) == len(examples), "one hypothesis an example"
+    same = [h.text for h in forwards] == [h.text for h in backwards]
+    assert same, "the order of the utterances matters"
+    return forwards
+
+
+def _scores(
+    family: Trainable, examples: Sequence[Example], hypotheses: Sequence[Hypothesis]
+) -> dict[str, float]:
+    "The rules of the probabilities of tokens."
+    each = all(len(h.tokens) == len(h.log_probabilities) for h in hypotheses)
+    assert each, "one probability a token"
+    scored = family.log_probability(examples, hypotheses)
     difference = max(
         abs(a - b)
-        for h, s in zip(heard, scored, strict=True)
+        for h, s in zip(hypotheses, scored, strict=True)
         for a, b in zip(h.log_probabilities, s, strict=True)
     )
-    assert all(len(h.tokens) == len(h.log_probabilities) for h in heard), "one probability a token"
     assert difference < 1e-3, f"search and score differ by {difference}"
-    return {"hypotheses": len(heard), "difference": difference}
+    return {"difference": difference}

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import BadInput, canonical_json, sha256, write_atomic
-from .adapters import base_model, scope_of, with_adapter
+from .adapters import base_model, scope_of, scopes_of_layers, with_adapter
 from .family import Decoding, Hypothesis, device, evaluating
-from .pretrained import fetch, pretrained_errors, quiet, save_pretrained, source_name
+from .pretrained import PretrainedModel, fetch, pretrained_errors, quiet
 from ..preprocessing.store.examples import Example, Reader, Unwritable
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SMALL', 'spell', 'silent', 'frames_needed', 'collapse', 'best_path', 'CTC', 'waveforms', 'frames', 'refuse_short',
-           'targets', 'check_batch', 'log_probabilities', 'loss', 'heard', 'decode', 'log_probability', 'tokenizer_of',
-           'untrained', 'load']
+__all__ = ['SMALL', 'spell', 'silent', 'frames_needed', 'collapse', 'best_path', 'CTCInputs', 'CTCTraining', 'CTC', 'waveforms',
+           'frames', 'refuse_short', 'targets', 'check_batch', 'log_probabilities', 'loss', 'heard', 'decode',
+           'log_probability', 'tokenizer_of', 'untrained', 'load']
 
 # %% ../../nbs/2_models/ctc.ipynb #spell-02
 def spell(
@@ -91,34 +91,30 @@ def best_path(
     )
     score = np.full(len(states), -np.inf)
     score[:2] = log_probabilities[0, states[:2]]
-    came = np.zeros((len(log_probabilities), len(states)), int)
+    steps_back = np.zeros((len(log_probabilities), len(states)), int)
     for frame in range(1, len(log_probabilities)):
         one, two = np.roll(score, 1), np.where(may_skip, np.roll(score, 2), -np.inf)
         one[0] = -np.inf
         steps = np.stack([score, one, two])
-        came[frame] = steps.argmax(0)
+        steps_back[frame] = steps.argmax(0)
         score = steps.max(0) + log_probabilities[frame, states]
     place = max(range(len(states))[-2:], key=score.__getitem__)  # label or blank
     path = [place]
     for frame in range(len(log_probabilities) - 1, 0, -1):
-        place -= came[frame, place]
+        place -= steps_back[frame, place]
         path.append(place)
     return [states[place] for place in reversed(path)]
 
 # %% ../../nbs/2_models/ctc.ipynb #class-02
-class CTC:
-    "A Wav2Vec2ForCTC, whole or with an adapter, and its processor."
+class CTCInputs(PretrainedModel):
+    "What a wav2vec 2.0 takes: waveforms, and a label for each letter."
 
     name = "ctc"
     window_seconds = 30.0
     max_label_tokens = 1024
-    loss_scaled_by_trainer = False  # its forward ignores num_items_in_batch
 
     def __init__(self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""):
-        self.model, self.processor = model, processor
-        self.source, self.revision = source_name(source), revision
-        self.tokenizer, self.extractor = processor.tokenizer, processor.feature_extractor
-        self.vocabulary_size = model.config.vocab_size
+        super().__init__(model, processor, source, revision)
         self.blank = model.config.pad_token_id
         vocabulary = self.tokenizer.get_vocab()
         self.space = self.tokenizer.word_delimiter_token
@@ -146,6 +142,10 @@ class CTC:
         "Raise BadInput as labels() does, and if a clip has too few frames for the text."
         refuse_short(self, text, self.labels(text, language), round(16_000 * seconds))
 
+# %% ../../nbs/2_models/ctc.ipynb #class-03
+class CTCTraining(CTCInputs):
+    "Batches of a wav2vec 2.0, their loss, and what of it can be adapted and regularised."
+
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         "input_values, sample_counts, labels. Raises BadInput if a clip is too short."
         return {**waveforms(examples), "labels": targets(self, examples)}
@@ -161,22 +161,25 @@ class CTC:
     def loss_limit(self, batch: Mapping[str, torch.Tensor]) -> float:
         "A fifth above what even bets in every frame would lose, all on one path."
         labels = max(1, int((batch["labels"] != -100).sum()))
-        a_label = int(frames(self, batch).sum()) / labels
-        return 1.2 * math.log(self.vocabulary_size) * a_label
+        frames_each = int(frames(self, batch).sum()) / labels
+        return 1.2 * math.log(self.vocabulary_size) * frames_each
 
     def lora_targets(self, scope: str) -> str | list[str]:
-        'What "attention" or "all-linear" adapts; never head or convolutions.'
-        every = r".*\.layers\.\d+\..*([qkv]_proj|out_proj|intermediate_dense|output_dense)"
-        return scope_of(scope, {"attention": ["q_proj", "v_proj"], "all-linear": every})
+        "The modules of a scope of adapters.SCOPES. Raises BadInput for an unknown one."
+        return scope_of(scope, scopes_of_layers("intermediate_dense", "output_dense"))
 
     def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
-        "Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput for label smoothing."
+        "Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput for smoothing."
         if label_smoothing:
             raise BadInput(
                 "label_smoothing", label_smoothing, "0: CTC has no target for each frame to smooth"
             )
         masks = {"mask_time_prob": 0.05, "mask_time_length": 10}
         base_model(self.model).config.update({"apply_spec_augment": spec_augment, **masks})
+
+# %% ../../nbs/2_models/ctc.ipynb #class-04
+class CTC(CTCTraining):
+    "A Wav2Vec2ForCTC, whole or with an adapter, and its processor."
 
     def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, in order. Raises BadInput if beams are asked for."
@@ -187,10 +190,6 @@ class CTC:
     ) -> list[tuple[float, ...]]:
         "Of each token, the highest among its frames on the best path."
         return log_probability(self, examples, hypotheses)
-
-    def save(self, folder: str | Path) -> None:
-        "Write the model, or its adapter alone, and the processor to `folder`."
-        save_pretrained(self.model, self.processor, self.source, self.revision, folder)
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-02
 def waveforms(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -227,20 +226,20 @@ def targets(family: CTC, examples: Sequence[Example]) -> torch.Tensor:
     labels = [family.labels(example.text, example.language) for example in examples]
     for example, row in zip(examples, labels, strict=True):
         refuse_short(family, example.id, row, len(example.features))
-    said = torch.full((len(examples), max(1, *map(len, labels))), -100)
-    for row, known in zip(said, labels, strict=True):
-        row[: len(known)] = torch.tensor(known, dtype=torch.long)
-    return said
+    rows = torch.full((len(examples), max(1, *map(len, labels))), -100)
+    for row, letters in zip(rows, labels, strict=True):
+        row[: len(letters)] = torch.tensor(letters, dtype=torch.long)
+    return rows
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-03
 def check_batch(family: CTC, batch: Mapping[str, torch.Tensor]) -> None:
     "Raise AssertionError if labels are blank, unknown, or too many for the frames."
     counts = frames(family, batch).tolist()
     for count, row in zip(counts, batch["labels"].tolist(), strict=True):
-        taught = [label for label in row if label != -100]
-        assert family.blank not in taught, "the blank is no label: is it padding?"
-        assert family.tokenizer.unk_token_id not in taught, "an unknown letter"
-        assert frames_needed(taught) <= count, f"{count} frames, {len(taught)} labels"
+        labels = [label for label in row if label != -100]
+        assert family.blank not in labels, "the blank is no label: is it padding?"
+        assert family.tokenizer.unk_token_id not in labels, "an unknown letter"
+        assert frames_needed(labels) <= count, f"{count} frames, {len(labels)} labels"
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-04
 def log_probabilities(family: CTC, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

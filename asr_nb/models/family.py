@@ -5,7 +5,6 @@
 # %% ../../nbs/2_models/family.ipynb #imports-01
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,18 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from ..checks import BadInput, one_of
 from .adapters import base_model
-from ..preprocessing.store.examples import Example, Reader
+from .registry import family_spec, file_kind
+from ..preprocessing.store.examples import Example, ModelInputs, Reader
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['FAMILIES', 'PRECISIONS', 'Decoding', 'Hypothesis', 'Family', 'evaluating', 'load', 'device', 'blank_reader',
-           'place_of', 'on_hub', 'load_trained', 'engine']
+__all__ = ['PRECISIONS', 'Decoding', 'Hypothesis', 'Family', 'Trainable', 'evaluating', 'load', 'device', 'blank_reader',
+           'load_trained', 'engine']
 
 # %% ../../nbs/2_models/family.ipynb #decoding-02
 @dataclass(frozen=True)
@@ -56,39 +54,39 @@ class Decoding:
 # %% ../../nbs/2_models/family.ipynb #values-02
 @dataclass(frozen=True)
 class Hypothesis:
-    "What a recogniser heard in one utterance."
+    "What a recogniser writes for one utterance."
 
     text: str  # raw: not normalised
-    tokens: tuple[
-        int, ...
-    ] = ()  # generated ones, the end token among them; () if there are none to be had
+    tokens: tuple[int, ...] = ()  # the decoded ones with the end token; () if there are none
     log_probabilities: tuple[float, ...] = ()  # natural log, one a token
     hit_cap: bool = False  # no end token within the cap
 
 # %% ../../nbs/2_models/family.ipynb #protocol-02
 @runtime_checkable
-class Family(Protocol):
-    "A recogniser; one that only listens has `model` None and refuses to be trained."
+class Family(ModelInputs, Protocol):
+    "A recogniser that decodes; `model` is None if it has no weights here."
 
-    name: str  # "whisper"
+    name: str  # of its family, e.g. "whisper"
     fingerprint: str  # 12 hex digits: changes with whatever changes features() or labels()
     source: str  # what it was made from, without a path
-    revision: str  # the commit of a source on the Hub; "" for any other source
+    revision: str  # the commit of a source on the Hub; "" for a folder
     reader: Reader  # what of features() is computed before training, and stored
     model: torch.nn.Module | None
     window_seconds: float  # the longest audio it takes
-    max_label_tokens: int
-    vocabulary_size: int
-    loss_scaled_by_trainer: bool  # whether model.forward itself divides by num_items_in_batch
 
-    def features(self, samples: np.ndarray) -> np.ndarray:
-        "Unpadded, of mono float32 at 16 kHz; BadInput beyond window_seconds."
+    def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
+        "One hypothesis an example, in their order."
+
+# %% ../../nbs/2_models/family.ipynb #trainable-02
+@runtime_checkable
+class Trainable(Family, Protocol):
+    "A recogniser with weights that a recipe can train, and probabilities for each token."
+
+    max_label_tokens: int  # the most labels() returns
+    vocabulary_size: int
 
     def labels(self, text: str, language: str) -> list[int]:
         "All labels; BadInput if beyond max_label_tokens, Unwritable if there is no token for it."
-
-    def fits(self, text: str, language: str, seconds: float) -> None:
-        "Raise BadInput as labels() does, and if a clip is too short for the text."
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         'A batch for loss(); batch["labels"] is -100 where nothing is to be learnt.'
@@ -103,13 +101,10 @@ class Family(Protocol):
         "The highest loss a batch can have before the first step, if all is in order."
 
     def lora_targets(self, scope: str) -> str | list[str]:
-        'What "attention" (queries, values) or "all-linear" adapts, as peft takes it.'
+        "The modules of a scope as peft takes them: one of adapters.SCOPES."
 
     def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
-        "Switch SpecAugment, and spread a share of each target over the vocabulary; both act in training mode only."
-
-    def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
-        "One hypothesis an example, in their order."
+        "Switch SpecAugment and label smoothing; both act in training mode only."
 
     def log_probability(
         self, examples: Sequence[Example], hypotheses: Sequence[Hypothesis]
@@ -134,16 +129,11 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
         model.train(training)
 
 # %% ../../nbs/2_models/family.ipynb #load-02
-FAMILIES = {  # name -> the module that has its load()
-    "whisper": "asr_nb.models.whisper",
-    "ctc": "asr_nb.models.ctc",
-    "external": "asr_nb.models.external",
-}
 PRECISIONS = "float32", "float16"
 
 
 def load(
-    source: str,  # "micro", a folder, or an id on the Hub; for external see there
+    source: str,  # in a form that the family takes, see the registry
     *,
     family: str = "whisper",
     revision: str | None = None,  # of a source on the Hub
@@ -151,11 +141,11 @@ def load(
     adapter: str | Path | None = None,  # a folder with a LoRA adapter to put on it
 ) -> Family:
     "A recogniser ready to decode. Raises BadInput."
-    module = FAMILIES[one_of("family", family, FAMILIES)]
+    spec = family_spec(family)
     one_of("precision", precision, PRECISIONS)
     if precision == "float16" and device() == "cpu":
         raise BadInput("precision", precision, "it needs a CUDA GPU; allowed here: float32")
-    return importlib.import_module(module).load(
+    return spec.import_module().load(
         str(source), revision=revision, precision=precision, adapter=adapter
     )
 
@@ -169,19 +159,8 @@ def device() -> str:
 # %% ../../nbs/2_models/family.ipynb #reader-03
 def blank_reader(source: str, family: str) -> Reader:
     "A reader whose arrays have the right shape and nothing in them: for a plan, with no model loaded."
-    module = importlib.import_module(FAMILIES[one_of("family", family, FAMILIES)])
-    return getattr(module, "blank_reader", lambda source: Reader(source))(source)
-
-# %% ../../nbs/2_models/family.ipynb #source-02
-def place_of(source: str) -> tuple[str, str]:
-    'What stands before the path in a source ("transcripts:" or nothing), and the rest.'
-    kind = "transcripts:" if source.startswith("transcripts:") else ""
-    return kind, source.removeprefix(kind)
-
-
-def on_hub(source: str, family: str) -> bool:
-    "Whether a source is an id on the Hub: not embedded, no file, no folder."
-    return family != "external" and source != "micro" and not Path(source).exists()
+    module = family_spec(family).import_module()
+    return getattr(module, "blank_reader", Reader)(source)
 
 # %% ../../nbs/2_models/family.ipynb #trained-02
 def load_trained(
@@ -196,10 +175,10 @@ def load_trained(
 
 # %% ../../nbs/2_models/family.ipynb #engine-02
 def engine(family: Family) -> dict[str, str]:
-    "The engine with its version, the precision of the weights, and the device."
+    "The library with its version, the precision of the weights, and the device."
     if family.model is None:
-        kind, _ = place_of(family.source)
-        name = "transcripts" if kind else f"{family.source} {family.revision}"
+        kind = file_kind(family.source)  # the name of a file may tell whose it is
+        name = kind or f"{family.source} {family.revision}"
         return {"name": name, "precision": "", "device": "cpu"}
     weights = next(base_model(family.model).parameters())
     precision = str(weights.dtype).removeprefix("torch.")

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import BadInput
-from ..preprocessing.sources.hub import limit_silence
+from ..preprocessing.sources.hub import HubError, patiently, status_of
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['WANTED', 'quiet', 'pretrained_errors', 'fetch', 'save_pretrained', 'source_name']
+__all__ = ['WANTED', 'quiet', 'pretrained_errors', 'fetch', 'save_pretrained', 'source_name', 'PretrainedModel']
 
 # %% ../../nbs/2_models/pretrained.ipynb #quiet-02
 @contextmanager
@@ -47,21 +47,21 @@ def pretrained_errors(source: str, revision: str | None = None) -> Iterator[None
 
     try:
         yield
-    except BadInput:
-        raise
-    except errors.RevisionNotFoundError as error:
-        raise BadInput(
-            "revision", revision, f"{source} has no such branch, tag or commit"
-        ) from error
     except Exception as error:
-        raise BadInput("source", source, _why(error, source)) from error
+        cause = error.__cause__ if isinstance(error, HubError) else error
+        if isinstance(error, BadInput) and not isinstance(error, HubError):
+            raise
+        if isinstance(cause, errors.RevisionNotFoundError):
+            allowed = f"{source} has no such branch, tag or commit"
+            raise BadInput("revision", revision, allowed) from cause
+        raise BadInput("source", source, _why(cause, source)) from cause
 
 # %% ../../nbs/2_models/pretrained.ipynb #hub-02b
 def _why(error: Exception, source: str) -> str:
     "What an error of the Hub or of transformers means to a user, in one line."
     from huggingface_hub import errors
 
-    status = _status(error)
+    status = status_of(error)
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return (
             f"access must be asked for at https://huggingface.co/{source}, "
@@ -76,27 +76,17 @@ def _why(error: Exception, source: str) -> str:
         return (
             "the Hub answers 429, too many requests: wait some minutes, or set a token in HF_TOKEN"
         )
-    if status is not None:
+    if status:
         return f"the Hub answers {status}: try again later"
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         return (
             "the Hub can't be reached and the model is not in the cache: "
             "go online, or give a folder"
         )
-    if isinstance(error, errors.HTTPError):
+    if isinstance(error, errors.HTTPError) or status == 0:
         return "the connection broke off: asking again goes on where it stopped"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return f"it can't be loaded: {first[:200]}"
-
-
-def _status(error: BaseException | None) -> int | None:
-    "The HTTP status at the bottom of a chain of exceptions, if there is one."
-    while error is not None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status is not None:
-            return status
-        error = error.__cause__ or error.__context__
-    return None
 
 # %% ../../nbs/2_models/pretrained.ipynb #hub-03
 def fetch(
@@ -105,25 +95,31 @@ def fetch(
     revision: str | None = None,
 ) -> tuple[Path, str]:  # the folder, and the commit it is of ("" for a folder)
     "Bring a model's files here. Raises BadInput if they can't be had or used."
-    from huggingface_hub import snapshot_download
-
     folder, commit = Path(source), ""
     if not folder.is_dir():
-        with pretrained_errors(source, revision):
-            limit_silence()
-            folder = Path(snapshot_download(source, revision=revision, allow_patterns=list(WANTED)))
-            commit = folder.name
+        folder = _download(source, revision)
+        commit = folder.name
     if not (folder / "config.json").exists():
         raise BadInput("source", source, "it has no config.json, so it is no model")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    found = config.get("model_type")
-    if found != kind:
-        allowed = f"a {kind} model is needed; its config.json names {found}"
+    if config.get("model_type") != kind:
+        allowed = f"a {kind} model is needed; its config.json names {config.get('model_type')}"
         raise BadInput("source", source, allowed)
     if not list(folder.glob("model*.safetensors")):
         allowed = "it has no weights as safetensors, and pickled ones are not read"
         raise BadInput("source", source, allowed)
     return folder, commit
+
+
+def _download(source: str, revision: str | None) -> Path:
+    "The snapshot of an id on the Hub, asked for again after a 429, a 5xx or a broken line."
+    from huggingface_hub import snapshot_download
+
+    def action() -> str:
+        return snapshot_download(source, revision=revision, allow_patterns=list(WANTED))
+
+    with pretrained_errors(source, revision):
+        return Path(patiently(action, source, "model"))
 
 # %% ../../nbs/2_models/pretrained.ipynb #save-02
 def save_pretrained(
@@ -145,3 +141,17 @@ def save_pretrained(
 def source_name(source: str) -> str:
     "How a source is called in public: its id, or a folder's name without the path."
     return Path(source).name if Path(source).is_dir() else source
+
+# %% ../../nbs/2_models/pretrained.ipynb #model-02
+class PretrainedModel:
+    "A transformers model, whole or with an adapter, and its processor."
+
+    def __init__(self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""):
+        self.model, self.processor = model, processor
+        self.source, self.revision = source_name(source), revision
+        self.tokenizer, self.extractor = processor.tokenizer, processor.feature_extractor
+        self.vocabulary_size = model.config.vocab_size
+
+    def save(self, folder: str | Path) -> None:
+        "Write the model, or its adapter alone, and the processor to `folder`."
+        save_pretrained(self.model, self.processor, self.source, self.revision, folder)

@@ -42,18 +42,18 @@ def encoder_hash(family: Family) -> str:
     import torch
 
     model = base_model(family.model)
-    told = {
+    settings = {
         key: value
         for key, value in model.config.to_dict().items()
         if key in SETTINGS or key.startswith("encoder_")
     }
-    engine = (
+    runtime = (
         torch.__version__,
         version("transformers"),
         model.device.type,
         model.config._attn_implementation,
     )
-    digest = hashlib.sha256(canonical_json([told, engine]).encode())
+    digest = hashlib.sha256(canonical_json([settings, runtime]).encode())
     for name, tensor in sorted(model.get_encoder().state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy())
@@ -72,8 +72,8 @@ class EncoderStates:
         self.encoder = encoder_hash(family)
         self.folder = Path(folder) / self.encoder
         self.folder.mkdir(parents=True, exist_ok=True)
-        there = sum(file.stat().st_size for file in self.folder.glob("*.npy"))
-        self.room = min(most_bytes - there, shutil.disk_usage(self.folder).free // 2)
+        used = sum(file.stat().st_size for file in self.folder.glob("*.npy"))
+        self.room = min(most_bytes - used, shutil.disk_usage(self.folder).free // 2)
         self.read_again = self.computed = 0  # utterances
 
     def read(self, examples: Sequence[Example]) -> torch.Tensor | None:
@@ -90,16 +90,16 @@ class EncoderStates:
         "Write the states of a batch, as far as there is room."
         self.computed += len(examples)
         for example, row in zip(examples, states.cpu().numpy(), strict=True):
-            file, whole = self._file(example), io.BytesIO()
+            file, buffer = self._file(example), io.BytesIO()
             if row.nbytes <= self.room and not file.exists():
-                np.save(whole, row)
-                write_atomic(file, whole.getvalue())
+                np.save(buffer, row)
+                write_atomic(file, buffer.getvalue())
                 self.room -= row.nbytes
 
     def _file(self, example: Example) -> Path:
         features = example.features
-        about = f"{features.dtype} {features.shape} ".encode()
-        return self.folder / f"{sha256(about + features.tobytes())[:32]}.npy"
+        shape = f"{features.dtype} {features.shape} ".encode()
+        return self.folder / f"{sha256(shape + features.tobytes())[:32]}.npy"
 
 # %% ../../nbs/2_models/states.ipynb #share-02
 @contextmanager

@@ -10,16 +10,16 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..checks import BadInput, canonical_json, one_of, sha256
-from .adapters import base_model, scope_of, with_adapter
+from .adapters import base_model, scope_of, scopes_of_layers, with_adapter
 from .family import Decoding, Hypothesis, device, evaluating
-from .pretrained import fetch, pretrained_errors, quiet, save_pretrained, source_name
+from .pretrained import PretrainedModel, fetch, pretrained_errors, quiet
+from .registry import local_path
 from ..preprocessing.store.examples import Example, Reader, Unwritable
 from ..preprocessing.store.features import LogMel, frames_kept, pad_mels
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from asr_nb.models.states import EncoderStates
 
 # %% auto #0
-__all__ = ['AUDIO', 'TEXT', 'prompt', 'spell', 'tokenizer_of', 'byte_pairs', 'generation_of', 'untrained', 'Whisper',
-           'fingerprint', 'targets', 'check_batch', 'loss', 'encode', 'score', 'log_probability', 'decode', 'until',
-           'text_of', 'bands', 'blank_reader', 'load']
+__all__ = ['AUDIO', 'TEXT', 'prompt', 'spell', 'tokenizer_of', 'byte_pairs', 'generation_of', 'untrained', 'WhisperInputs',
+           'WhisperTraining', 'Whisper', 'fingerprint', 'targets', 'check_batch', 'loss', 'encode', 'score',
+           'log_probability', 'decode', 'until', 'text_of', 'bands', 'blank_reader', 'load']
 
 # %% ../../nbs/2_models/whisper.ipynb #labels-02
 def prompt(
@@ -44,9 +44,9 @@ def prompt(
         if language not in ("", "en"):
             raise BadInput("language", language, "this model knows English only: en")
         return [start, plain]
-    known = {token.strip("<|>"): id for token, id in settings.lang_to_id.items()}
-    spoken = known[one_of("language", language, known)]
-    return [start, spoken, settings.task_to_id["transcribe"], plain]
+    languages = {token.strip("<|>"): id for token, id in settings.lang_to_id.items()}
+    token = languages[one_of("language", language, languages)]
+    return [start, token, settings.task_to_id["transcribe"], plain]
 
 # %% ../../nbs/2_models/whisper.ipynb #labels-04
 def spell(
@@ -95,15 +95,15 @@ def byte_pairs(texts: Sequence[str], merges: int) -> tuple[dict[str, int], list[
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    learnt = Tokenizer(models.BPE())
-    learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learnt.train_from_iterator(
+    encoding = Tokenizer(models.BPE())
+    encoding.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    encoding.train_from_iterator(
         [" " + text for text in texts],
         trainers.BpeTrainer(
             vocab_size=256 + merges, initial_alphabet=alphabet, show_progress=False
         ),
     )
-    model = json.loads(learnt.to_str())["model"]
+    model = json.loads(encoding.to_str())["model"]
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     return model["vocab"], [tuple(pair) for pair in pairs]
 
@@ -133,6 +133,34 @@ def generation_of(
     )
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-04
+def _small_config(tokens: int, generation: Any, width: int, layers: int, heads: int) -> Any:
+    "A WhisperConfig of that many tokens; its special tokens are those of `generation`."
+    from transformers import WhisperConfig
+
+    ends = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    sides = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (
+            ("layers", layers),
+            ("attention_heads", heads),
+            ("ffn_dim", 4 * width),
+        )
+    }
+    return WhisperConfig(
+        vocab_size=tokens,
+        num_mel_bins=80,
+        d_model=width,
+        init_std=0.1,
+        dropout=0.0,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        max_target_positions=generation.max_length,
+        **sides,
+        **{name: getattr(generation, name) for name in ends},
+    )
+
+# %% ../../nbs/2_models/whisper.ipynb #untrained-05
 def untrained(
     texts: Sequence[str],  # to learn the tokens from
     languages: Sequence[str] = ("en", "da"),
@@ -146,30 +174,13 @@ def untrained(
 ) -> Whisper:
     "A small Whisper with random weights, of the stock classes."
     import torch
-    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers import WhisperFeatureExtractor
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     tokenizer = tokenizer_of(texts, languages, merges)
     generation = generation_of(tokenizer, languages, max_target)
-    ends = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
-    config = WhisperConfig(
-        vocab_size=len(tokenizer),
-        num_mel_bins=80,
-        d_model=width,
-        init_std=0.1,
-        encoder_layers=layers,
-        encoder_attention_heads=heads,
-        encoder_ffn_dim=4 * width,
-        decoder_layers=layers,
-        decoder_attention_heads=heads,
-        decoder_ffn_dim=4 * width,
-        max_source_positions=50 * seconds,
-        max_target_positions=max_target,
-        dropout=0.0,
-        suppress_tokens=None,
-        begin_suppress_tokens=None,
-        **{name: getattr(generation, name) for name in ends},
-    )
+    config = _small_config(len(tokenizer), generation, width, layers, heads)
+    config.max_source_positions = 50 * seconds
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = WhisperForConditionalGeneration(config)
@@ -178,22 +189,16 @@ def untrained(
     return Whisper(model, WhisperProcessor(extractor, tokenizer), "untrained")
 
 # %% ../../nbs/2_models/whisper.ipynb #class-02
-class Whisper:
-    "A WhisperForConditionalGeneration, whole or with an adapter, and its processor."
+class WhisperInputs(PretrainedModel):
+    "What a Whisper takes: log-mel features, and labels that begin as decoding forces them to."
 
     name = "whisper"
-    label_smoothing = 0.0
-    loss_scaled_by_trainer = False  # its forward ignores num_items_in_batch
-    states: EncoderStates | None = None  # lent by states.sharing()
 
     def __init__(self, model: torch.nn.Module, processor: Any, source: str, revision: str = ""):
-        self.model, self.processor = model, processor
-        self.source, self.revision = source_name(source), revision
-        self.tokenizer, self.extractor = processor.tokenizer, processor.feature_extractor
+        super().__init__(model, processor, source, revision)
         self.log_mel, self.end = LogMel.of(self.extractor), self.tokenizer.eos_token_id
         self.window_seconds = float(self.extractor.chunk_length)
         self.max_label_tokens = model.config.max_target_positions
-        self.vocabulary_size = model.config.vocab_size
         self.fingerprint = fingerprint(self.extractor, self.tokenizer, self.generation)
         self.reader = Reader(self.fingerprint, "float16", self.log_mel)
 
@@ -208,23 +213,29 @@ class Whisper:
 
     def labels(self, text: str, language: str) -> list[int]:
         "Prompt, text and end. Raises BadInput if the decoder can't hold them."
-        told, words = prompt(self.generation, language), spell(self.tokenizer, text)
-        count = len(told) + len(words) + 1
+        start, words = prompt(self.generation, language), spell(self.tokenizer, text)
+        count = len(start) + len(words) + 1
         if count > self.max_label_tokens:
             allowed = f"{count} tokens; the decoder holds {self.max_label_tokens}"
             raise BadInput("text", text, allowed)
-        return [*told, *words, self.end]
+        return [*start, *words, self.end]
 
     def fits(self, text: str, language: str, seconds: float) -> None:
         "Raise BadInput as labels() does: the window is as long for any text."
         self.labels(text, language)
 
+# %% ../../nbs/2_models/whisper.ipynb #class-05
+class WhisperTraining(WhisperInputs):
+    "Batches of a Whisper, their loss, and what of it can be adapted and regularised."
+
+    label_smoothing = 0.0
+
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         "A batch for loss(): input_features, decoder_input_ids, labels."
         sequences = [self.labels(example.text, example.language) for example in examples]
         prompts = [prompt(self.generation, example.language) for example in examples]
-        known = targets(sequences, [len(told) for told in prompts], self.end)
-        return {"input_features": self.mels(examples), **known}
+        tokens = targets(sequences, [len(start) for start in prompts], self.end)
+        return {"input_features": self.mels(examples), **tokens}
 
     def mels(self, examples: Sequence[Example]) -> torch.Tensor:
         "Log-mels padded to the model's window, shape (batch, mels, frames), float32."
@@ -244,16 +255,21 @@ class Whisper:
         return 1.2 * math.log(self.vocabulary_size)
 
     def lora_targets(self, scope: str) -> str | list[str]:
-        'What "attention" or "all-linear" adapts; never head or convolutions.'
-        every = r".*\.layers\.\d+\..*([qkv]_proj|out_proj|fc1|fc2)"
-        return scope_of(scope, {"attention": ["q_proj", "v_proj"], "all-linear": every})
+        "The modules of a scope of adapters.SCOPES. Raises BadInput for an unknown one."
+        return scope_of(scope, scopes_of_layers("fc1", "fc2"))
 
     def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
-        "Switch SpecAugment (Park et al. 2019: 100 ms and 8 mel bands at a time) and label smoothing."
+        "Switch SpecAugment (Park et al. 2019: 100 ms, 8 mel bands at a time) and label smoothing."
         self.label_smoothing = label_smoothing
         time = {"mask_time_prob": 0.05, "mask_time_length": 10}
         mels = {"mask_feature_prob": 0.05, "mask_feature_length": 8}
         base_model(self.model).config.update({"apply_spec_augment": spec_augment, **time, **mels})
+
+# %% ../../nbs/2_models/whisper.ipynb #class-06
+class Whisper(WhisperTraining):
+    "A WhisperForConditionalGeneration, whole or with an adapter, and its processor."
+
+    states: EncoderStates | None = None  # lent by states.sharing()
 
     def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, in their order; languages may be mixed."
@@ -265,10 +281,6 @@ class Whisper:
         "The log-probability of each token, under the model as it is now."
         return log_probability(self, examples, hypotheses)
 
-    def save(self, folder: str | Path) -> None:
-        "Write the model, or its adapter alone, and the processor to `folder`."
-        save_pretrained(self.model, self.processor, self.source, self.revision, folder)
-
 # %% ../../nbs/2_models/whisper.ipynb #class-03
 AUDIO = "feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length"
 TEXT = "added_tokens", "normalizer", "pre_tokenizer", "model"
@@ -279,8 +291,8 @@ def fingerprint(extractor: Any, tokenizer: Any, generation: Any) -> str:
     audio = [getattr(extractor, key) for key in AUDIO]
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     text = [backend[key] for key in TEXT]  # not its padding, which changes with use
-    known = getattr(generation, "lang_to_id", None)
-    return sha256(canonical_json(["whisper 2", audio, text, known]))[:12]
+    languages = getattr(generation, "lang_to_id", None)
+    return sha256(canonical_json(["whisper 2", audio, text, languages]))[:12]
 
 # %% ../../nbs/2_models/whisper.ipynb #batch-02
 def targets(
@@ -288,15 +300,15 @@ def targets(
     prompts: Sequence[int],  # tokens of each prompt
     padding: int,  # token that fills the decoder's input
 ) -> dict[str, torch.Tensor]:  # int64, shape (batch, longest - 1)
-    "What the decoder reads and what it should say next; -100 where nothing is learnt."
+    "What the decoder reads and what it should write next; -100 where nothing is learnt."
     import torch
 
-    longest, read, said = max(map(len, sequences)), [], []
-    for tokens, told in zip(sequences, prompts, strict=True):
+    longest, inputs, labels = max(map(len, sequences)), [], []
+    for tokens, start in zip(sequences, prompts, strict=True):
         rest = longest - len(tokens)
-        read.append([*tokens[:-1], *[padding] * rest])
-        said.append([*[-100] * (told - 1), *tokens[told:], *[-100] * rest])
-    return {"decoder_input_ids": torch.tensor(read), "labels": torch.tensor(said)}
+        inputs.append([*tokens[:-1], *[padding] * rest])
+        labels.append([*[-100] * (start - 1), *tokens[start:], *[-100] * rest])
+    return {"decoder_input_ids": torch.tensor(inputs), "labels": torch.tensor(labels)}
 
 # %% ../../nbs/2_models/whisper.ipynb #batch-03
 def check_batch(
@@ -308,14 +320,14 @@ def check_batch(
     start, plain = generation.decoder_start_token_id, generation.no_timestamps_token_id
     languages = getattr(generation, "lang_to_id", {}).values()
     rows = batch["decoder_input_ids"].tolist(), batch["labels"].tolist()
-    for read, said in zip(*rows, strict=True):
-        starts, taught = read.count(start), [token for token in said if token != -100]
-        assert starts == 1 and read[0] == start, f"{starts} start tokens: {read[:5]}"
-        told = next(place for place, token in enumerate(said) if token != -100) + 1
-        assert read[told - 1] == plain, f"{read[:told]} is no prompt for decoding"
-        assert told == 2 or read[1] in languages, f"{read[1]} is no known language"
-        assert taught[-1] == end, "the end was masked: the model never learns to stop"
-        shifted = read[told : told + len(taught) - 1] == taught[:-1]
+    for inputs, row in zip(*rows, strict=True):
+        starts, labels = inputs.count(start), [token for token in row if token != -100]
+        assert starts == 1 and inputs[0] == start, f"{starts} start tokens: {inputs[:5]}"
+        first = next(place for place, token in enumerate(row) if token != -100) + 1
+        assert inputs[first - 1] == plain, f"{inputs[:first]} is no prompt for decoding"
+        assert first == 2 or inputs[1] in languages, f"{inputs[1]} is no known language"
+        assert labels[-1] == end, "the end was masked: the model never learns to stop"
+        shifted = inputs[first : first + len(labels) - 1] == labels[:-1]
         assert shifted, "the decoder's input is not the labels shifted by one"
 
 # %% ../../nbs/2_models/whisper.ipynb #loss-02
@@ -347,9 +359,9 @@ def loss(
 def encode(family: Whisper, examples: Sequence[Example]) -> torch.Tensor:
     "The encoder's states, (batch, positions, width), lent ones if there are. Call it inside evaluating()."
     model = base_model(family.model)
-    known = family.states.read(examples) if family.states else None
-    if known is not None:
-        return known.to(model.device)
+    stored = family.states.read(examples) if family.states else None
+    if stored is not None:
+        return stored.to(model.device)
     mels = family.mels(examples).to(model.device, model.dtype)
     states = model.get_encoder()(mels).last_hidden_state
     if family.states:
@@ -361,24 +373,24 @@ def score(
     family: Whisper,
     states: torch.Tensor,  # of encode()
     prompts: Sequence[Sequence[int]],
-    said: Sequence[Sequence[int]],  # the tokens after the prompt
+    texts: Sequence[Sequence[int]],  # the tokens after the prompt
     search: Any = None,  # an EncoderDecoderCache that a greedy search of `states` filled
 ) -> list[tuple[float, ...]]:
-    "The log-probability of each token said. Call it inside evaluating()."
+    "The log-probability of each token of the texts. Call it inside evaluating()."
     import torch
     from transformers import DynamicCache, EncoderDecoderCache
 
     model = base_model(family.model)
-    known = search and EncoderDecoderCache(DynamicCache(), search.cross_attention_cache)
-    sequences = [[*told, *tokens] for told, tokens in zip(prompts, said, strict=True)]
-    batch = targets(sequences, [len(told) for told in prompts], family.end)
-    read, labels = (tensor.to(model.device) for tensor in batch.values())
+    cache = search and EncoderDecoderCache(DynamicCache(), search.cross_attention_cache)
+    sequences = [[*start, *tokens] for start, tokens in zip(prompts, texts, strict=True)]
+    batch = targets(sequences, [len(start) for start in prompts], family.end)
+    inputs, labels = (tensor.to(model.device) for tensor in batch.values())
     logits = model(
-        encoder_outputs=(states,), decoder_input_ids=read, past_key_values=known
+        encoder_outputs=(states,), decoder_input_ids=inputs, past_key_values=cache
     ).logits.float()
     places = labels.clamp(min=0)[..., None]
     chosen = torch.log_softmax(logits, -1).gather(-1, places)[..., 0]
-    return [tuple(row[kept].tolist()) for row, kept in zip(chosen, labels != -100)]
+    return [tuple(row[mask].tolist()) for row, mask in zip(chosen, labels != -100)]
 
 # %% ../../nbs/2_models/whisper.ipynb #score-03
 def log_probability(
@@ -388,37 +400,37 @@ def log_probability(
     scored: list[tuple[float, ...]] = []
     for first in range(0, len(examples), 16):
         some = examples[first : first + 16]
-        said = [hypothesis.tokens for hypothesis in hypotheses[first : first + 16]]
+        texts = [hypothesis.tokens for hypothesis in hypotheses[first : first + 16]]
         prompts = [prompt(family.generation, example.language) for example in some]
         with evaluating(family.model):
-            scored += score(family, encode(family, some), prompts, said)
+            scored += score(family, encode(family, some), prompts, texts)
     return scored
 
 # %% ../../nbs/2_models/whisper.ipynb #decode-02
 def decode(family: Whisper, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
     "One hypothesis an example, in their order; each batch is of one language."
-    heard: dict[int, Hypothesis] = {}
+    hypotheses: dict[int, Hypothesis] = {}
     search = _one_pass if decoding.unique_generate_call else _passes
     for language in dict.fromkeys(example.language for example in examples):
         places = [i for i, example in enumerate(examples) if example.language == language]
         for first in range(0, len(places), decoding.batch_size):
             some = places[first : first + decoding.batch_size]
             with evaluating(family.model), quiet():
-                found = search(family, [examples[place] for place in some], decoding)
-            heard.update(zip(some, found, strict=True))
-    return [heard[place] for place in range(len(examples))]
+                batch = search(family, [examples[place] for place in some], decoding)
+            hypotheses.update(zip(some, batch, strict=True))
+    return [hypotheses[place] for place in range(len(examples))]
 
 
 def _options(
     family: Whisper, examples: Sequence[Example], decoding: Decoding
 ) -> tuple[list[int], list[int], dict[str, Any]]:
     "The prompt, each utterance's own cap, and the options of generate()."
-    told = prompt(family.generation, examples[0].language)
-    room = family.max_label_tokens - len(told)
+    start = prompt(family.generation, examples[0].language)
+    room = family.max_label_tokens - len(start)
     caps = [decoding.cap(example.duration, room) for example in examples]
-    asked = {"language": examples[0].language, "task": "transcribe"}
+    request = {"language": examples[0].language, "task": "transcribe"}
     limits = {"max_new_tokens": max(caps), "num_beams": decoding.beams, "do_sample": False}
-    return told, caps, limits | (asked if len(told) == 4 else {})
+    return start, caps, limits | (request if len(start) == 4 else {})
 
 # %% ../../nbs/2_models/whisper.ipynb #decode-03
 def _one_pass(family: Whisper, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
@@ -426,24 +438,24 @@ def _one_pass(family: Whisper, examples: Sequence[Example], decoding: Decoding) 
     from transformers import DynamicCache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
 
-    told, caps, options = _options(family, examples, decoding)
+    start, caps, options = _options(family, examples, decoding)
     states = encode(family, examples)
     search = EncoderDecoderCache(DynamicCache(), DynamicCache()) if decoding.beams == 1 else None
-    found = base_model(family.model).generate(
+    output = base_model(family.model).generate(
         encoder_outputs=BaseModelOutput(states),
         past_key_values=search,
         force_unique_generate_call=True,
         **options,
     )
-    said = [
-        until(family.end, tokens[len(told) :])[:cap]
-        for tokens, cap in zip(found.tolist(), caps, strict=True)
+    rows = [
+        until(family.end, tokens[len(start) :])[:cap]
+        for tokens, cap in zip(output.tolist(), caps, strict=True)
     ]
-    scores = score(family, states, [told] * len(said), said, search)
-    texts = [text_of(family, tokens) for tokens in said]
+    scores = score(family, states, [start] * len(rows), rows, search)
+    texts = [text_of(family, tokens) for tokens in rows]
     return [
         Hypothesis(text, tuple(tokens), chances, tokens[-1] != family.end)
-        for text, tokens, chances in zip(texts, said, scores, strict=True)
+        for text, tokens, chances in zip(texts, rows, scores, strict=True)
     ]
 
 
@@ -452,13 +464,13 @@ def _passes(family: Whisper, examples: Sequence[Example], decoding: Decoding) ->
     model = base_model(family.model)
     _, caps, options = _options(family, examples, decoding)
     mels = family.mels(examples).to(model.device, model.dtype)
-    said = [
+    rows = [
         [token for token in tokens if token != family.end]
         for tokens in model.generate(mels, **options).tolist()
     ]
     return [
         Hypothesis(text_of(family, tokens), tuple(tokens), (), len(tokens) >= cap)
-        for tokens, cap in zip(said, caps, strict=True)
+        for tokens, cap in zip(rows, caps, strict=True)
     ]
 
 # %% ../../nbs/2_models/whisper.ipynb #decode-03b
@@ -474,25 +486,25 @@ def text_of(family: Whisper, tokens: Sequence[int]) -> str:
 # %% ../../nbs/2_models/whisper.ipynb #blank-02
 def bands(source: str) -> int:
     "How many log-mel bands a source's features have, as far as its files or its name tell."
-    folder = files("asr_nb") / "micro" if source == "micro" else Path(source)
+    folder = local_path(source, "whisper") or Path(source)
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            told = json.loads((folder / name).read_text(encoding="utf-8"))
-            return told.get("feature_extractor", told).get("feature_size", 80)
+            config = json.loads((folder / name).read_text(encoding="utf-8"))
+            return config.get("feature_extractor", config).get("feature_size", 80)
     return 128 if "large-v3" in source or "turbo" in source else 80
 
 
 def blank_reader(source: str) -> Reader:
     "A reader of the source's shape, with nothing in its arrays."
-    count, known = bands(source), "" if source.endswith(".en") else " many"
-    name = f"{count}{known}" if source.startswith("openai/") else source
+    count, languages = bands(source), "" if source.endswith(".en") else " many"
+    name = f"{count}{languages}" if source.startswith("openai/") else source
     return Reader(
         name, "float16", lambda samples: np.empty((count, frames_kept(len(samples))), np.float16)
     )
 
 # %% ../../nbs/2_models/whisper.ipynb #load-02
 def load(
-    source: str,  # "micro", a folder or an id on the Hub
+    source: str,  # an embedded model, a folder or an id on the Hub
     *,
     revision: str | None,
     precision: str,  # "float32" or "float16"
@@ -502,11 +514,7 @@ def load(
     import torch
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-    embedded = files("asr_nb") / "micro"
-    if source == "micro" and not embedded.is_dir():
-        raise BadInput("source", source, "it is not installed; give a folder or a Hub id")
-    place = str(embedded) if source == "micro" else source
-    folder, commit = fetch(place, "whisper", revision)
+    folder, commit = fetch(str(local_path(source, "whisper") or source), "whisper", revision)
     with pretrained_errors(source, revision), quiet():
         processor = WhisperProcessor.from_pretrained(folder)
         model, info = WhisperForConditionalGeneration.from_pretrained(

@@ -18,15 +18,16 @@ from typing import Any
 
 import asr_nb
 from ..checks import BadInput, canonical_json, one_of, sha256
-from ..models.family import place_of
+from ..findings import Finding
+from ..models.registry import local_path
 from ..preprocessing.sources.registry import check_options
 from ..preprocessing.text.normalisers import normaliser
-from .experiment import CorpusSpec, Experiment, ModelSpec, lab_folder
+from .experiment import CorpusSpec, Experiment, ModelSpec, lab_folder, model_notes
 from .notebook import check_parameters, declared_parameters
 from .privacy import EXPERIMENT, HIDDEN, PRIVATE, kept
 from .record import is_finished, read_result
 from ..training.recipes import Recipe, with_overrides
-from ..training.schedule import Finding, lint, refused, total_steps
+from ..training.schedule import lint, refused, total_steps
 
 # %% ../../nbs/6_runs/plan.ipynb #run-02
 STAGES = ("prepare", "baseline", "headroom", "train", "evaluate", "audit", "card")
@@ -112,10 +113,8 @@ def _corpus_content(spec: CorpusSpec) -> dict[str, Any]:
 
 def _model_content(spec: ModelSpec) -> dict[str, Any]:
     content = dataclasses.asdict(spec)
-    kind, place = place_of(spec.source)
-    path = Path(asr_nb.__file__).parent / "micro" if spec.source == "micro" else Path(place)
-    if path.is_absolute() and path.exists():
-        content["source"] = kind + fingerprint(path, whole=True)
+    if path := local_path(spec.source, spec.family):
+        content["source"] = fingerprint(path, whole=True)
     return content
 
 
@@ -275,6 +274,7 @@ def plan_runs(
             ),
         )
         for m in experiment.models
+        if m.trainable
         for r in experiment.recipes
     ]
     evaluated = [
@@ -440,6 +440,8 @@ def plan_text(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> 
         state = "to do" if run.name in todo else "finished"
         disk = amount(disk_bytes(run, experiment)) if run.name in todo else ""
         lines.append(f"  {run.name:{wide}}  {state:8}  {disk and 'disk: ' + disk}".rstrip())
+    notes = [f"  {note}" for note in model_notes(experiment)]
+    lines += ["", "models", *notes] if notes else []
     lines += [
         "",
         "schedules",

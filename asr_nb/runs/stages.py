@@ -5,13 +5,15 @@
 # %% ../../nbs/6_runs/stages.ipynb #imports-01
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checks import BadInput, canonical_json, write_atomic
+from ..checks import BadInput, canonical_json, from_mapping, write_atomic
+from ..findings import Finding
 from ..evaluation.decoding import Prediction, decode_set, read_predictions
 from ..evaluation.intervals import CHANGE, Interval, interval_text, verdict
 from ..evaluation.scoring import check_with_jiwer, score, scorer_fingerprint
@@ -26,7 +28,8 @@ from asr_nb.evaluation.summary import (
     summarise,
 )
 from ..models.adapters import merge
-from ..models.family import Decoding, Family, engine, load, load_trained, on_hub
+from ..models.family import Decoding, Family, engine, load, load_trained
+from ..models.registry import on_hub, public_name
 from ..models.states import EncoderStates, sharing
 from ..preprocessing.sources.hub import resolve_revision
 from ..preprocessing.text.normalisers import Normaliser
@@ -36,7 +39,8 @@ from .gate import HEADROOM, warning
 from .privacy import PRIVATE, is_private, kept
 from ..preprocessing.store.prepared import PreparedSet, open_set
 from .record import Record, RunInProgress, read_result
-from ..training.schedule import plateau, warmup_steps
+from ..training.recipes import Recipe
+from ..training.schedule import Course, plateau, same_plateaus, warmup_steps
 
 if TYPE_CHECKING:  # it brings torch along, which most stages can do without
     from asr_nb.training.trainer import Trained
@@ -45,7 +49,7 @@ if TYPE_CHECKING:  # it brings torch along, which most stages can do without
 __all__ = ['Found', 'Rates', 'load_model', 'stores', 'keep_ledger', 'corpus_of', 'pinned', 'decode_one', 'states_folder',
            'decode_all', 'summarise_all', 'keep_named', 'count_pieces', 'predictions_of', 'by_set', 'comparable',
            'same_method', 'differences', 'elsewhere', 'wer_scorer', 'progress_of', 'diagnose', 'record_training',
-           'baseline_verdict', 'evaluation_verdict']
+           'course_of', 'plateau_findings', 'baseline_verdict', 'evaluation_verdict']
 
 # %% ../../nbs/6_runs/stages.ipynb #load-02
 def load_model(
@@ -372,12 +376,8 @@ def diagnose(trained: Trained) -> str:
     "In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say, which step was kept."
     recipe = trained.recipe
     rows = [row for row in trained.history if row.get("loss") is not None]
-    text = plateau(
-        [row["loss"] for row in rows],
-        [row["learning_rate"] for row in rows],
-        recipe.learning_rate,
-        0,
-    )
+    losses, rates = [row["loss"] for row in rows], [row["learning_rate"] for row in rows]
+    text = "; ".join(one.text for one in plateau(losses, rates, recipe.learning_rate))
     if warmup_steps(recipe, recipe.steps) >= recipe.steps:
         text = f"FAILED: the warm-up never ended; {text}"
     wers = {
@@ -396,13 +396,8 @@ def diagnose(trained: Trained) -> str:
 # %% ../../nbs/6_runs/stages.ipynb #diagnosis-02b
 def record_training(run: RunInProgress, name: str, family: Family, trained: Trained) -> None:
     "Keep what was trained and how, what was measured on the way, and the hashes of the model it left."
-    public = family.source == "micro" or on_hub(
-        family.source, ""
-    )  # a folder would name this machine
-    run.input(
-        "model",
-        {"name": name, "source": family.source if public else name, "revision": family.revision},
-    )
+    source = public_name(family, name)  # a folder would name this machine
+    run.input("model", {"name": name, "source": source, "revision": family.revision})
     run.input("recipe", asdict(trained.recipe))
     if told := run.spec.get(HEADROOM):
         run.input(HEADROOM, told)
@@ -429,6 +424,23 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
         run.warn(f"this run was interrupted and went on from step {trained.resumed_from}")
     run.artifact("model")
     run.artifact("metrics.jsonl")
+
+# %% ../../nbs/6_runs/stages.ipynb #same-02
+def course_of(folder: str | Path) -> Course | None:
+    "How a finished training run went, from its record and its journal; None if it did not finish."
+    record, journal = read_result(folder), Path(folder) / "metrics.jsonl"
+    if record is None or record.status != "finished" or not journal.is_file():
+        return None
+    rows = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    recipe = from_mapping(Recipe, record.inputs["recipe"], "recipe")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    return Course(record.inputs["model"]["name"], recipe, losses)
+
+
+def plateau_findings(folders: Iterable[str | Path]) -> list[Finding]:
+    "A note on each pair of finished training runs that stand at one loss at two learning rates."
+    courses = [course_of(str(folder).strip()) for folder in folders]
+    return same_plateaus(course for course in courses if course)
 
 # %% ../../nbs/6_runs/stages.ipynb #diagnosis-03
 def baseline_verdict(

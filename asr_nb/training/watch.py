@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAVE_SECONDS', 'SKIPS', 'Journal', 'evaluation_steps', 'best_step', 'gave_up', 'dev_loss', 'on_device', 'NotFinite',
-           'check_finite', 'Watch']
+           'check_finite', 'Evaluations', 'Watch']
 
 # %% ../../nbs/3_training/watch.ipynb #imports-01
 import json
@@ -19,7 +19,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..checks import canonical_json, write_atomic
-from ..models.family import Decoding, Family, evaluating
+from ..models.family import Decoding, Trainable, evaluating
 from ..preprocessing.store.examples import Example
 from .checkpoints import seal, thin_out
 from .recipes import Recipe
@@ -40,9 +40,9 @@ class Journal:
             if path.exists()
             else []
         )
-        kept = [row for row in rows if step and row["step"] <= step]
-        write_atomic(path, "".join(canonical_json(row) + "\n" for row in kept))
-        return cls(path, kept)
+        earlier = [row for row in rows if step and row["step"] <= step]
+        write_atomic(path, "".join(canonical_json(row) + "\n" for row in earlier))
+        return cls(path, earlier)
 
     def add(self, **row: float) -> None:
         "Write a row to the disk."
@@ -92,7 +92,7 @@ def gave_up(evaluations: Mapping[int, float], patience: int) -> bool:
     )
 
 # %% ../../nbs/3_training/watch.ipynb #dev-03
-def dev_loss(family: Family, examples: Sequence[Example], batch_size: int) -> float:
+def dev_loss(family: Trainable, examples: Sequence[Example], batch_size: int) -> float:
     "Mean loss per label token over `examples`, in evaluation mode."
     total, tokens = 0.0, 0
     with evaluating(family.model):
@@ -103,7 +103,7 @@ def dev_loss(family: Family, examples: Sequence[Example], batch_size: int) -> fl
     return total / tokens
 
 
-def on_device(family: Family, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def on_device(family: Trainable, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     "The batch where the model is."
     device = next(family.model.parameters()).device
     return {name: tensor.to(device) for name, tensor in batch.items()}
@@ -138,16 +138,15 @@ def check_finite(
 
 # %% ../../nbs/3_training/watch.ipynb #watch-03
 @dataclass(eq=False)
-class Watch(TrainerCallback):
-    "What happens at the steps of a run: journal, report, evaluation, checkpoint."
+class Evaluations(TrainerCallback):
+    "When the dev set is measured and a checkpoint is taken, and the measuring itself."
 
-    family: Family
+    family: Trainable
     dev: Sequence[Example]
     recipe: Recipe  # with its learning rate and its steps settled
     journal: Journal
     report: Callable[[dict], None]
-    score: Callable[[list[str], list[str]], float]
-    skipped: int = 0  # steps in a row that the gradient scaler skipped
+    score: Callable[[list[str], list[str]], float]  # references, hypotheses -> WER as a fraction
 
     @property
     def points(self) -> list[int]:
@@ -155,7 +154,7 @@ class Watch(TrainerCallback):
         return evaluation_steps(self.recipe) if self.dev else []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        "Measure the model as it was given."
+        "Measure the model before the first step."
         if state.global_step == 0 and self.points:
             self.evaluate(0)
         self.began, self.first, self.saved = time.monotonic(), state.global_step, time.monotonic()
@@ -166,19 +165,33 @@ class Watch(TrainerCallback):
         control.should_evaluate = step in self.points
         control.should_save = step in self.points or step == self.recipe.steps or late
 
+    def evaluate(self, step: int) -> None:
+        "Measure the dev set and write it down. Raises NotFinite."
+        hypotheses = [one.text for one in self.family.decode(self.dev, Decoding())]
+        wer = float(self.score([example.text for example in self.dev], hypotheses))
+        loss = dev_loss(self.family, self.dev, self.recipe.micro_batch or self.recipe.batch_size)
+        if not math.isfinite(loss + wer):
+            raise NotFinite(f"step {step}: the dev set has a loss of {loss} and a WER of {wer}")
+        self.journal.add(step=step, dev_wer=wer, dev_loss=loss)
+        self.report({"step": step, "steps": self.recipe.steps, "dev_wer": wer, "dev_loss": loss})
+
+# %% ../../nbs/3_training/watch.ipynb #watch-12
+@dataclass(eq=False)
+class Watch(Evaluations):
+    "What happens at the steps of a run: journal, report, evaluation, checkpoint."
+
+    skipped: int = 0  # steps in a row that the gradient scaler skipped
+
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict | None = None, **parts: Any
     ) -> None:
         "Check the step and write it down."
         if "grad_norm" not in logs:  # the Trainer's own summary at the end
             return
-        step, row = (
-            state.global_step,
-            {name: float(logs[name]) for name in ("loss", "learning_rate", "grad_norm")},
-        )
-        self.skipped = check_finite(
-            step, row["loss"], row["grad_norm"], self.skipped if args.fp16 else SKIPS
-        )
+        step = state.global_step
+        row = {name: float(logs[name]) for name in ("loss", "learning_rate", "grad_norm")}
+        before = self.skipped if args.fp16 else SKIPS
+        self.skipped = check_finite(step, row["loss"], row["grad_norm"], before)
         if self.skipped:
             row.pop("grad_norm")  # JSON has no infinity
         self.journal.add(step=step, **row)
@@ -190,22 +203,6 @@ class Watch(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (folder / "training_args.bin").unlink(missing_ok=True)
         seal(folder)
-        thin_out(
-            args.output_dir,
-            best=best_step(self.journal.evaluations()) if self.recipe.patience else None,
-        )
+        best = best_step(self.journal.evaluations()) if self.recipe.patience else None
+        thin_out(args.output_dir, best=best)
         self.saved = time.monotonic()
-
-    def evaluate(self, step: int) -> None:
-        "Measure the dev set and write it down."
-        heard = self.family.decode(self.dev, Decoding())
-        wer = self.score(
-            [example.text for example in self.dev], [hypothesis.text for hypothesis in heard]
-        )
-        loss = dev_loss(self.family, self.dev, self.recipe.micro_batch or self.recipe.batch_size)
-        if not math.isfinite(loss + wer):
-            raise NotFinite(f"step {step}: the dev set has a loss of {loss} and a WER of {wer}")
-        self.journal.add(step=step, dev_wer=float(wer), dev_loss=loss)
-        self.report(
-            {"step": step, "steps": self.recipe.steps, "dev_wer": float(wer), "dev_loss": loss}
-        )
