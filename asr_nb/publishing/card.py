@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import BadInput, write_atomic
+from ..preprocessing.sources.registry import repository, source_named
 from ..runs.experiment import Experiment, load_experiment
 from ..runs.gate import HEADROOM
 from ..reports.figures import markdown_table, percent
@@ -205,7 +206,7 @@ def card_body(story: Story) -> str:
         if r
         for w in r.warnings
     ]
-    synthetic = [spec.name for spec in story.lab.sets if spec.source in ("synthetic", "nonspeech")]
+    synthetic = [spec.name for spec in story.lab.sets if source_named(spec.source).synthetic]
     parts = [
         f"# {story.lab.name}: {story.trained.parameters['model']} after {story.trained.parameters['recipe']}",
         f"*{story.lab.question}*",
@@ -256,7 +257,7 @@ def _results(story: Story) -> list[Any]:
         EvalResult(
             task_type="automatic-speech-recognition",
             task_name="speech recognition",
-            dataset_type=spec.options.get("id", spec.source),
+            dataset_type=repository(spec.source, spec.options) or spec.source,
             dataset_name=spec.name,
             dataset_revision=story.prepared.inputs.get(f"{spec.name}.revision")
             if story.prepared
@@ -283,15 +284,15 @@ def card_of(run: str | Path) -> str:
         story.trained.inputs["recipe"],
         story.lab.corpus,
     )
+    shown = corpus.privacy == "public"
+    public = repository(corpus.source, corpus.options) if shown else ""
     data = ModelCardData(
         language=corpus.language or None,
         library_name="peft" if recipe["method"] == "lora" else "transformers",
         pipeline_tag="automatic-speech-recognition",
         base_model=model["source"] if model["revision"] else None,
         tags=["asr_nb"],
-        datasets=[corpus.options["id"]]
-        if corpus.source == "hub" and corpus.privacy == "public"
-        else None,
+        datasets=[public] if public else None,
         model_name=f"{story.lab.name}-{model['name']}-{recipe['name']}",
         eval_results=_results(story) or None,
     )
