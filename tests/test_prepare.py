@@ -20,7 +20,7 @@ import pytest
 from asr_nb.checks import BadInput, sha256
 from asr_nb.preprocessing.store import shards
 from asr_nb.preprocessing.sound.audio import encode
-from asr_nb.preprocessing.sources.registry import Opened
+from asr_nb.preprocessing.sources.source import Opened
 from asr_nb.preprocessing.store.pool import Crew
 from asr_nb.preprocessing.store.provenance import Planned
 from asr_nb.preprocessing.corpus.admission import Rules

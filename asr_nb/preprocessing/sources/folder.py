@@ -290,7 +290,8 @@ def _with_splits(
 ) -> list[Utterance]:
     "The rows with the roles that are lacking. Raises BadInput."
     own = "split" in columns and not options.splits
-    how = options.split or ("column" if own else "speaker" if "speaker" in columns else "id")
+    spoken = any(row.speaker for row in rows)  # a column of speakers may be empty throughout
+    how = options.split or ("column" if own else "speaker" if spoken else "id")
     if how == "column" and not own:
         raise BadInput("options.columns.split", "split", columns.values())
     shares = {

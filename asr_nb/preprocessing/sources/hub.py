@@ -285,7 +285,8 @@ class Taken:
 
 def _key(columns: Mapping[str, str], options: HubOptions, shares: Mapping[str, float]) -> str:
     "What missing roles are cut by. Raises BadInput."
-    key = options.split or ("speaker" if "speaker" in columns else "id")
+    whole = max(shares.values(), default=0.0) >= 1  # nothing is left to keep speakers apart from
+    key = options.split or ("speaker" if "speaker" in columns and not whole else "id")
     if shares and key == "speaker" and key not in columns:
         unknown = "no column names speakers: say which as columns.speaker"
         raise BadInput("options.split", key, unknown)
