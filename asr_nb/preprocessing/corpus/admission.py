@@ -71,12 +71,6 @@ class Admission:
         check_left_out(self.name, self.rules.max_quarantine, self._kept, rows)
 
 # %% ../../../nbs/1_preprocessing/corpus/admission.ipynb #checked-07
-ADVICE = {  # reason -> what else to do about it
-    "text_empty": "give the set the role nonspeech if nobody speaks in it, "
-    'or set columns: {text: ""} if it has no transcripts',
-}
-
-
 def _refuse_leaks(name: str, leaks: Sequence[Leak], kept: int) -> None:
     "Raise BadInput if anything stands in two splits."
     if leaks:
@@ -88,6 +82,12 @@ def _refuse_leaks(name: str, leaks: Sequence[Leak], kept: int) -> None:
         )
         raise BadInput(f"{name}.options.leaks", "refuse", overlap)
 
+# %% ../../../nbs/1_preprocessing/corpus/admission.ipynb #left-out-02
+ADVICE = {  # reason -> what else to do about it
+    "text_empty": ", give the set the role nonspeech if nobody speaks in it, "
+    'set columns: {text: ""} if it has no transcripts',
+}
+
 
 def check_left_out(
     name: str,  # of the set
@@ -97,23 +97,18 @@ def check_left_out(
 ) -> None:
     "Raise BadInput if nothing is left, or too much was left out; leaks that were dropped do not count."
     bad = [row for row in rows if row["reason"] != "leaked"]
-    if kept and len(bad) <= most * (kept + len(bad)):
+    total = kept + len(bad)
+    if kept and len(bad) <= most * total:
         return
     if not (kept or rows):
         raise BadInput(f"{name}.utterances", 0, "at least one is needed, and the source is empty")
     counts, first = Counter(row["reason"] for row in rows), (bad or rows)[0]
     reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
-    why = f"{reasons}; the first is {first['id']!r}: {first['detail']}"
+    why = f"({reasons}; the first is {first['id']!r}: {first['detail']})"
+    mend = "mend or drop them" + "".join(ADVICE.get(reason, "") for reason in counts)
     if not kept:
-        nothing = f"at least one is needed, and all {len(rows)} were left out ({why})"
-        raise BadInput(f"{name}.utterances", 0, f"{nothing}; mend them" + _advice(counts))
-    total = kept + len(bad)
-    allowed = (
-        f"mend or drop them{_advice(counts)}, or allow {math.ceil(100 * len(bad) / total) / 100}"
-    )
-    left_out = f"{len(bad)} of {total} utterances would be left out ({why})"
+        nothing = f"at least one is needed, and all {len(rows)} were left out {why}"
+        raise BadInput(f"{name}.utterances", 0, f"{nothing}; {mend}")
+    left_out = f"{len(bad)} of {total} utterances would be left out {why}"
+    allowed = f"{mend}, or allow {math.ceil(100 * len(bad) / total) / 100}"
     raise BadInput(f"{name}.options.max_quarantine", most, f"{left_out}; {allowed}")
-
-
-def _advice(reasons: Mapping[str, int]) -> str:
-    return "".join(f", {ADVICE[reason]}" for reason in reasons if reason in ADVICE)

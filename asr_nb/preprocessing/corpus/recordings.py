@@ -33,7 +33,7 @@ class Unusable(ValueError):
     def __reduce__(self) -> tuple:
         return type(self), (self.reason, self.detail)  # so that a worker process can raise it
 
-
+# %% ../../../nbs/1_preprocessing/corpus/recordings.ipynb #hear-06
 def hear(
     row: Utterance,
     max_seconds: float,  # longer ones are refused

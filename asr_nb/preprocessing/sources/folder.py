@@ -57,12 +57,12 @@ class FolderOptions(SourceOptions):
             both = "it says where the rows are: leave out manifest, and split: column"
             raise BadInput("splits", self.splits, both)
         if self.transcripts and ("{stem}" not in self.transcripts or self.manifest):
-            form = "such as {stem}.txt, and without a manifest"
+            form = "a pattern such as {stem}.txt is needed, and no manifest"
             raise BadInput("transcripts", self.transcripts, form)
         try:
             "".encode(self.encoding)
         except LookupError:
-            codecs = "a codec of Python, such as utf-8 or cp949"
+            codecs = "a codec of Python is needed, such as utf-8 or cp949"
             raise BadInput("encoding", self.encoding, codecs) from None
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #folder-03
@@ -91,7 +91,7 @@ def _rows_at(root: Path, name: str, option: str, options: FolderOptions) -> Path
     "The manifest called `name`, or the one in the folder of that name, or the folder itself."
     path = inside(root, name) if name else root
     if path is None:
-        raise BadInput(f"options.{option}", name, "a name inside the corpus's folder")
+        raise BadInput(f"options.{option}", name, "it must lie inside the corpus's folder")
     if not path.exists():
         near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise BadInput(f"options.{option}", name, near)
@@ -114,25 +114,9 @@ def root_of(path: Path) -> Path:
     return unpack(path, cache / "archives")
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #beside-02
-RECORDINGS = (
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".aif",
-    ".aiff",
-    ".au",
-    ".caf",
-    ".m4a",
-    ".aac",
-    ".wma",
-    ".amr",
-    ".webm",
-    ".pcm",
-    ".raw",
-    ".sph",
+RECORDINGS = tuple(
+    ".wav .flac .mp3 .ogg .oga .opus .aif .aiff .au .caf "
+    ".m4a .aac .wma .amr .webm .pcm .raw .sph".split()
 )
 
 
@@ -185,6 +169,44 @@ def read_beside(folder: Path, pattern: str, encoding: str) -> Iterator[Line]:
 AUDIO_COLUMNS = ("audio", "file_name", "file", "path")
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #rows-02b
+class _PlaceReader:
+    "Makes utterances of the lines of one place; remembers its columns, and whether splits are named."
+
+    def __init__(self, place: Place, root: Path, options: FolderOptions, names: set[str]):
+        self.place, self.root, self.options, self.names = place, root, options, names
+        self.is_manifest = place.path.is_file()
+        folder = place.path.parent if self.is_manifest else place.path
+        self.above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        self.files = folder / options.audio_folder if self.is_manifest else folder
+        self.own_split = not place.split and options.split in ("", "column")
+        self.columns: dict[str, str] = {}
+        self.splits_named = False
+
+    def lines(self) -> Iterator[Line]:
+        "The lines of the manifest, or one for each recording of the folder."
+        if self.is_manifest:
+            return read_table(self.place.path, self.options.encoding)
+        return read_beside(self.place.path, self.options.transcripts, self.options.encoding)
+
+    def utterance(self, line: Line, language: str) -> Utterance:
+        "The utterance of a line. Raises Unreadable."
+        if line.wrong:
+            raise Unreadable(line.wrong)
+        if not (self.columns and self.names.issuperset(line.row)):
+            self.names.update(line.row)
+            self.columns = _more_columns(self.columns, self.names, self.options, line.number)
+        file = text_of(line.row.get(self.columns.get("audio")), "the recording's name")
+        if not file:
+            raise Unreadable("no recording is named")
+        audio, id = self.files / file, self.above + file
+        if ".." in file or os.path.isabs(file):
+            audio, id = _within(self.root, audio)
+        split = self.place.split or "train"
+        if self.own_split and (column := self.columns.get("split")):
+            self.splits_named, split = True, _role(text_of(line.row.get(column), column))
+        return utterance_of(line.row, self.columns, audio, id, language, split)
+
+# %% ../../../nbs/1_preprocessing/sources/folder.ipynb #reader-02
 def place_rows(
     place: Place,
     root: Path,  # what ids start from
@@ -193,43 +215,17 @@ def place_rows(
     names: set[str],  # takes the columns met
     ledger: Ledger,  # takes the lines that can't be read
 ) -> Iterator[Utterance]:
-    "The rows of one place, not heard yet. Raises BadInput for a header, or a split's name."
-    listed = place.path.is_file()
-    lines = (
-        read_table(place.path, options.encoding)
-        if listed
-        else read_beside(place.path, options.transcripts, options.encoding)
-    )
-    folder = place.path.parent if listed else place.path
-    above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-    files = folder / options.audio_folder if listed else folder
-    own_split = not place.split and options.split in ("", "column")
-    columns, known, unknown = {}, False, None  # is a split named, and what stands for one instead
-    for line in lines:
+    "The rows of one place, not decoded yet. Raises BadInput for a header, or a split's name."
+    reader, unknown = _PlaceReader(place, root, options, names), None
+    for line in reader.lines():
         try:
-            if line.wrong:
-                raise Unreadable(line.wrong)
-            if not (columns and names.issuperset(line.row)):
-                names.update(line.row)
-                columns = _more_columns(columns, names, options, line.number)
-            file = text_of(line.row.get(columns.get("audio")), "the recording's name")
-            if not file:
-                raise Unreadable("no recording is named")
-            audio, id = files / file, above + file
-            if ".." in file or os.path.isabs(file):
-                audio, id = _within(root, audio)
-            split = place.split or "train"
-            if own_split and "split" in columns:
-                known, split = (
-                    True,
-                    _role(text_of(line.row.get(columns["split"]), columns["split"])),
-                )
-            yield utterance_of(line.row, columns, audio, id, language, split)
+            yield reader.utterance(line, language)
         except Unreadable as error:
             unknown = unknown or error.__cause__
-            where = f"{place.path.name}:{line.number}" if listed else above + line.row["audio"]
+            number = f"{place.path.name}:{line.number}"
+            where = number if reader.is_manifest else reader.above + line.row["audio"]
             ledger.add(where, "row_unreadable", str(error))
-    if unknown and not known:  # no bad rows, but a column of other names
+    if unknown and not reader.splits_named:
         raise unknown
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #rows-02c
@@ -307,13 +303,15 @@ def folder_rows(
     ledger: Ledger,  # takes the lines that can't be read
     base: Path = Path("."),  # what its path is relative to
 ) -> Iterator[Utterance]:
-    "The rows of a folder with their splits, test first; not heard yet. Raises BadInput."
+    "The rows of a folder with their splits, test first; not decoded yet. Raises BadInput."
     root, names, rows, unread = root_of(base / options.path), set(), [], len(ledger.rows)
     places = places_of(root, options)
     for place in places:
         rows += place_rows(place, root, language, options, names, ledger)
     if not rows and len(ledger.rows) == unread:
-        raise BadInput(places[0].path.name, "0 rows", "one row for each recording is needed")
+        option = "manifest" if places[0].path.is_file() else "path"
+        empty = "it has no rows, and one for each recording is needed"
+        raise BadInput(f"options.{option}", places[0].path.name, empty)
     if names:
         columns = columns_of(options.columns, sorted(names), AUDIO_COLUMNS)
         rows = _with_splits(_in_languages(rows, options), columns, options)

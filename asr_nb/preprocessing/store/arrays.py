@@ -32,7 +32,7 @@ def read_index(folder: Path, deep: bool = False) -> dict[str, Any]:
         raise BadInput("store", folder.name, sealed)
     return index
 
-
+# %% ../../../nbs/1_preprocessing/store/arrays.ipynb #index-02
 def write_index(
     folder: Path,
     items: Iterable[tuple[str, np.ndarray]],  # id and array, in the order to keep
@@ -67,11 +67,8 @@ class ArrayStore:
     def __init__(self, folder: Path, index: dict[str, Any]):
         self.folder, self.dtype = folder, np.dtype(index["dtype"])
         self._places = {id: (offset, tuple(shape)) for id, offset, shape in index["arrays"]}
-        self._numbers = (
-            np.memmap(folder / NUMBERS, self.dtype, "r")
-            if index["bytes"]
-            else np.empty(0, self.dtype)
-        )
+        numbers = folder / NUMBERS
+        self._numbers = np.memmap(numbers, self.dtype, "r") if index["bytes"] else np.empty(0)
         self.sha256, self.bytes = index["sha256"], index["bytes"]
 
     def __getitem__(self, id: str) -> np.ndarray:

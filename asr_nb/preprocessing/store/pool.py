@@ -45,7 +45,7 @@ def attempt(function: Callable[[Job], Result], job: Job) -> Result | Failed:
             return Failed(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-def _told(result: Result | Failed) -> Result:
+def _result_of(result: Result | Failed) -> Result:
     if isinstance(result, Failed):
         raise result.error
     return result
@@ -104,7 +104,7 @@ def _pooled(
                     result = waiting[0][1].result()
                     waiting.popleft()
                     breaks = 0
-                    yield _told(result)
+                    yield _result_of(result)
             except BrokenProcessPool:
                 breaks += 1
                 if breaks == BREAKS:
@@ -188,7 +188,7 @@ def _rayed(
         while wave := [{"job": pickle.dumps(job)} for job in islice(jobs, size)]:
             try:
                 for row in _mapped(ray, function, wave).iter_rows():
-                    yield _told(pickle.loads(row["result"]))
+                    yield _result_of(pickle.loads(row["result"]))
             except ray.exceptions.WorkerCrashedError:
                 raise RuntimeError(KILLED.format(BREAKS + 1)) from None
 
@@ -200,6 +200,20 @@ PATIENCE = 8.0  # s of work in this process before a pool is started
 def cores() -> int:
     "The cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# %% ../../../nbs/1_preprocessing/store/pool.ipynb #here-02
+def _here(
+    function: Callable[[Job], Result],
+    jobs: Iterator[Job],
+    limit: float,  # s
+) -> Iterator[Result]:
+    "The jobs that are done in this process: until so much time was spent on them."
+    spent = 0.0
+    while spent < limit and (job := next(jobs, None)) is not None:
+        began = time.monotonic()
+        result = _result_of(attempt(function, job))
+        spent += time.monotonic() - began
+        yield result
 
 # %% ../../../nbs/1_preprocessing/store/pool.ipynb #crew-02b
 class Crew:
@@ -224,7 +238,7 @@ class Crew:
             self.said = f"by ray, {count} at a time"
             many = _rayed(function, jobs, count)
         else:
-            yield from self._here(function, jobs, count)
+            yield from _here(function, jobs, self._limit(count))
             first = next(jobs, None) if self.workers else None
             if first is None:  # that was all
                 return
@@ -233,18 +247,8 @@ class Crew:
         with closing(many):
             yield from many
 
-    def _here(
-        self,
-        function: Callable[[Job], Result],
-        jobs: Iterator[Job],
-        count: int,
-    ) -> Iterator[Result]:
-        "The jobs that are done in this process: none, all, or those until patience ends."
-        spent, limit = 0.0, 0.0 if self.workers > 0 else float("inf")
-        if self.workers < 0 and count > 1:
-            limit = self.patience
-        while spent < limit and (job := next(jobs, None)) is not None:
-            began = time.monotonic()
-            result = _told(attempt(function, job))
-            spent += time.monotonic() - began
-            yield result
+    def _limit(self, count: int) -> float:
+        "Seconds of work that are done in this process before `count` others are started."
+        if self.workers > 0:
+            return 0.0
+        return self.patience if self.workers < 0 and count > 1 else float("inf")
