@@ -95,14 +95,14 @@ class Sentences:
         if not text:
             return []
         alike = {place for value in band_values(text) for place in self._bands.get(value, ())}
-        found = process.extract(
+        matches = process.extract(
             text,
             {place: self.said[place][0] for place in sorted(alike)},
             scorer=fuzz.ratio,
             limit=None,
             score_cutoff=100 * self.least,
         )
-        return [(score / 100, place) for _, score, place in found]
+        return [(score / 100, place) for _, score, place in matches]
 
 # %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #near-03
 class Near(NamedTuple):

@@ -133,12 +133,12 @@ def subsample(
     "Of each split the `limit` rows whose ids come first by hash, in the order they had."
     if not limit:
         return list(rows)
-    kept: set[tuple[str, str]] = set()
+    chosen: set[tuple[str, str]] = set()
     for split in {row.split for row in rows}:
         ids = {row.id for row in rows if row.split == split}
         first = heapq.nsmallest(limit, ids, key=lambda id: _digest(f"{seed}/sample/{id}", 8))
-        kept.update((split, id) for id in first)
-    return [row for row in rows if (row.split, row.id) in kept]
+        chosen.update((split, id) for id in first)
+    return [row for row in rows if (row.split, row.id) in chosen]
 
 # %% ../../../nbs/1_preprocessing/corpus/splits.ipynb #stored-02
 def write_splits(utterances: Iterable[Utterance], path: str | Path) -> str:

@@ -78,12 +78,12 @@ class Place(NamedTuple):
 
 def places_of(root: Path, options: FolderOptions) -> list[Place]:
     "Where the rows of a folder stand. Raises BadInput for what is not there."
-    given = {split: name for split, name in options.splits.items() if name}
-    if not given:
+    named = {split: name for split, name in options.splits.items() if name}
+    if not named:
         return [Place(_rows_at(root, options.manifest, "manifest", options))]
     return [
         Place(_rows_at(root, name, f"splits.{split}", options), split)
-        for split, name in given.items()
+        for split, name in named.items()
     ]
 
 
@@ -97,11 +97,11 @@ def _rows_at(root: Path, name: str, option: str, options: FolderOptions) -> Path
         raise BadInput(f"options.{option}", name, near)
     if path.is_file() or options.transcripts:
         return path
-    found = next((path / known for known in MANIFESTS if (path / known).is_file()), None)
-    if found is None and options.transcribed:
+    manifest = next((path / known for known in MANIFESTS if (path / known).is_file()), None)
+    if manifest is None and options.transcribed:
         none = f"it holds none of {', '.join(MANIFESTS)}; name yours as manifest"
         raise BadInput("options.path", str(path), f"{none}, or set transcripts")
-    return found or path
+    return manifest or path
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #folder-03b
 def root_of(path: Path) -> Path:
@@ -239,10 +239,10 @@ def _role(word: str) -> str:
 
 def _within(root: Path, recording: Path) -> tuple[Path, str]:
     "A recording that is named in a roundabout way, and its id. Raises Unreadable if it lies elsewhere."
-    found = inside(root, os.path.abspath(recording))
-    if found is None:
+    place = inside(root, os.path.abspath(recording))
+    if place is None:
         raise Unreadable("a recording outside the corpus's folder")
-    return found, found.relative_to(root).as_posix()
+    return place, place.relative_to(root).as_posix()
 
 
 def _more_columns(
@@ -252,11 +252,11 @@ def _more_columns(
     line: int,
 ) -> dict[str, str]:
     "The columns, now that there are more names. Raises BadInput if some rows have no split."
-    found = found_columns(options.columns, names, AUDIO_COLUMNS)
-    if columns and ("split" in columns) < ("split" in found):
+    newer = found_columns(options.columns, names, AUDIO_COLUMNS)
+    if columns and ("split" in columns) < ("split" in newer):
         lacking = f"no row before line {line} names its split"
-        raise BadInput("options.columns.split", found["split"], lacking)
-    return found
+        raise BadInput("options.columns.split", newer["split"], lacking)
+    return newer
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #folder-04
 def _in_languages(rows: list[Utterance], options: FolderOptions) -> list[Utterance]:

@@ -36,9 +36,9 @@ class HubError(BadInput):
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     "An error and what led to it, nearest first."
-    met: set[int] = set()
-    while error is not None and id(error) not in met:
-        met.add(id(error))
+    ids: set[int] = set()
+    while error is not None and id(error) not in ids:
+        ids.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -110,15 +110,17 @@ def hub_error(
     error: Exception,
     id: str,  # owner/name
     kind: str = "dataset",  # or model
-    progress: str = "",  # what is kept, said where trying again may help
+    progress: str = "",  # what is kept, for errors where trying again may help
 ) -> HubError | None:
     "The one line for what the Hub refused, or None if it was not the Hub."
     status = status_of(error)
     names = {type(cause).__name__ for cause in _causes(error)}
-    said = _refusal(names, status, id, kind)
-    if not said:
+    message = _refusal(names, status, id, kind)
+    if not message:
         return None
-    return HubError("id", id, f"{said}; {progress}" if progress and _passing(status) else said)
+    return HubError(
+        "id", id, f"{message}; {progress}" if progress and _passing(status) else message
+    )
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #silence-02
 SILENCE = 60.0  # seconds without a byte
@@ -146,14 +148,14 @@ RETRY_WAITS = "2,8,30"  # seconds between tries
 
 def retry_waits() -> tuple[float, ...]:
     "Seconds between tries: ASR_NB_RETRY_WAITS, or RETRY_WAITS. Raises BadInput."
-    given = os.environ.get("ASR_NB_RETRY_WAITS", RETRY_WAITS)
+    setting = os.environ.get("ASR_NB_RETRY_WAITS", RETRY_WAITS)
     try:
-        waits = tuple(float(part) for part in given.split(",") if part.strip())
+        waits = tuple(float(part) for part in setting.split(",") if part.strip())
     except ValueError:
         waits = (-1.0,)
     if not all(0 <= wait <= 3600 for wait in waits):
         allowed = "seconds from 0 to 3600 with commas between, such as 2,8,30"
-        raise BadInput("ASR_NB_RETRY_WAITS", given, allowed)
+        raise BadInput("ASR_NB_RETRY_WAITS", setting, allowed)
     return waits
 
 
@@ -174,10 +176,10 @@ def patiently(
             if wait is not None and _passing(status_of(error)):
                 time.sleep(wait)
                 continue
-            said = hub_error(error, id, kind, progress)
-            if said is None:
+            refusal = hub_error(error, id, kind, progress)
+            if refusal is None:
                 raise
-            raise said from error
+            raise refusal from error
     raise AssertionError("the last try returns or raises")
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #revision-02
@@ -203,7 +205,7 @@ def resolve_revision(
 
     api = HfApi()
     try:
-        found = patiently(
+        info = patiently(
             lambda: api.repo_info(id, revision=revision or None, repo_type=kind), id, kind
         )
     except HubError as error:
@@ -211,7 +213,7 @@ def resolve_revision(
             unknown = f"{id} has no such branch, tag or commit"
             raise HubError("revision", revision, unknown) from None
         raise
-    return found.sha
+    return info.sha
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #hub-02
 @dataclass(frozen=True, kw_only=True)
@@ -231,11 +233,11 @@ class HubOptions(SourceOptions):
 
 
 def roles_of(
-    given: Mapping[str, str],  # our split -> theirs; "" = leave it out
+    named: Mapping[str, str],  # our split -> theirs; "" = leave it out
     available: Sequence[str],  # theirs
 ) -> dict[str, str]:
     "Our split -> theirs, for those there are, test first. Raises BadInput."
-    for split, name in given.items():
+    for split, name in named.items():
         one_of("options.splits", split, SPLITS)
         if name:
             one_of(f"options.splits.{split}", name, available)
@@ -243,23 +245,23 @@ def roles_of(
         split: next((name for name in SPLIT_NAMES[split] if name in available), "")
         for split in reversed(SPLITS)
     }
-    roles = {split: name for split, name in {**roles, **given}.items() if name}
+    roles = {split: name for split, name in {**roles, **named}.items() if name}
     if not roles:
         which = f"say which are which of: {', '.join(available)}"
-        raise BadInput("options.splits", dict(given), which)
+        raise BadInput("options.splits", dict(named), which)
     return roles
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #hub-02b
 def _audio(value: Any) -> bytes | Path | None:
     "Encoded bytes or a file, from what a data set has in its audio column."
-    found = value
+    audio = value
     if isinstance(value, dict):
-        found = value["path"] if value.get("bytes") is None else value["bytes"]
-    if isinstance(found, str) and "://" in found:
+        audio = value["path"] if value.get("bytes") is None else value["bytes"]
+    if isinstance(audio, str) and "://" in audio:
         from huggingface_hub import HfFileSystem
 
-        return HfFileSystem().read_bytes(found)
-    return Path(found) if isinstance(found, str) else found
+        return HfFileSystem().read_bytes(audio)
+    return Path(audio) if isinstance(audio, str) else audio
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #plan-02
 class Taken:
@@ -305,22 +307,22 @@ def data_rows(
     ledger: Ledger,  # takes the rows that can't be read
     lean: Callable[[list[str]], Any] | None = None,  # the same split with these columns only
 ) -> Iterator[Utterance]:
-    "The rows of one split, not heard yet. Raises BadInput for a missing column."
+    "The rows of one split, not decoded yet. Raises BadInput for a missing column."
     columns = columns_of(options.columns, data.column_names or list(next(iter(data))))
     key, seed = _key(columns, options, shares), options.split_seed
     data, numbers = _in_use(data, columns), count()
-    taken: Callable[[Utterance], str] = lambda row: split_of(row.id, shares, seed)
+    place_of: Callable[[Utterance], str] = lambda row: split_of(row.id, shares, seed)
     if (shares or options.limit) and not (options.streaming and key == "id" not in columns):
         keys = {key, "id"} if options.limit else {key}  # without ids the audio is hashed
         names = {name: columns[name] for name in (k if k in columns else "audio" for k in keys)}
         part = _in_use((lean or data.select_columns)(list(names.values())), names)
         numbered = list(_utterances(part, count(), names, split, language, Ledger(), sound=False))
-        taken = Taken([row for _, row in numbered], key, shares, options)
+        place_of = Taken([row for _, row in numbered], key, shares, options)
         if options.limit and not options.streaming:
-            numbers = [number for number, row in numbered if taken(row)]
+            numbers = [number for number, row in numbered if place_of(row)]
             data = data.select(numbers)
     for _, row in _utterances(data, numbers, columns, split, language, ledger):
-        place = taken(row) if shares or options.limit else split
+        place = place_of(row) if shares or options.limit else split
         if place:
             yield row if place == split else replace(row, split=place)
 
@@ -385,8 +387,10 @@ def _load(options: HubOptions, **part: Any) -> Mapping[str, Any]:
         "streaming": options.streaming,
         "cache_dir": str(Path(config.HF_DATASETS_CACHE) / options.revision),
     }
-    kept = "" if options.streaming else "the files that arrived whole are kept"
-    return patiently(lambda: load_dataset(options.id, **where, **part), options.id, "dataset", kept)
+    progress = "" if options.streaming else "the files that arrived whole are kept"
+    return patiently(
+        lambda: load_dataset(options.id, **where, **part), options.id, "dataset", progress
+    )
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #open-02b
 def _load_folder(options: HubOptions, error: ValueError, **more: Any) -> Mapping[str, Any]:
@@ -419,7 +423,7 @@ def _lean(options: HubOptions, data: Any, theirs: str, columns: list[str]) -> An
 
 
 def hub_rows(language: str, options: HubOptions, ledger: Ledger) -> Iterator[Utterance]:
-    "The rows of a data set with their splits, test first; not heard yet. Raises HubError."
+    "The rows of a data set with their splits, test first; not decoded yet. Raises HubError."
     options = replace(options, revision=resolve_revision(options.id, options.revision))
     data = open_hub(options)
     roles = roles_of(options.splits, list(data))
@@ -439,10 +443,10 @@ def hub_rows(language: str, options: HubOptions, ledger: Ledger) -> Iterator[Utt
             raise
         except Exception as error:
             read = f"{done} rows of {theirs!r} had been read, and streaming begins anew"
-            said = hub_error(error, options.id, "dataset", read)
-            if said is None:
+            refusal = hub_error(error, options.id, "dataset", read)
+            if refusal is None:
                 raise
-            raise said from error
+            raise refusal from error
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #source-02
 def _open(language: str, options: HubOptions, ledger: Ledger, base: Path) -> Opened:

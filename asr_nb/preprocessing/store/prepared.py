@@ -226,8 +226,8 @@ def _close(judge: _Judge, ledger: Ledger, max_quarantine: float) -> tuple[str, s
         ledger.rows += judge.misfits.rows
     check_left_out(judge.folder.name, max_quarantine, judge.kept, judge.misfits.rows)
     hashes = {"manifest": judge.manifest.seal(), "measures": judge.measures.seal()}
-    made = [shard[1:] for shard in judge.shards]  # their keys say what they were made from
-    digest = sha256(canonical_json([hashes, made]))
+    sealed = [shard[1:] for shard in judge.shards]  # their keys say what they were made from
+    digest = sha256(canonical_json([hashes, sealed]))
     seal = {**hashes, "digest": digest, "shards": judge.shards}
     write_atomic(judge.folder / SET, canonical_json(seal))
     return hashes["manifest"], digest
@@ -341,13 +341,13 @@ class Preparation(_Plan):
             finally:
                 judge.manifest.drop()
                 judge.measures.drop()
-        made = open_set(self.folder)
-        write_splits(made.utterances, self.folder / SPLIT_LISTS)
+        prepared = open_set(self.folder)
+        write_splits(prepared.utterances, self.folder / SPLIT_LISTS)
         size = _sweep(self.folder, [shard.key for shard in judge.shards])
         seconds, expected = round(time.monotonic() - began, 1), self.expected
         counts = judge.rows, len(judge.shards), judge.made
         account = Account(*hashes, *counts, crew.said, seconds, expected and expected.bytes, size)
-        return made, account
+        return prepared, account
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #prepare-04c
 def _pace(done: int, total: int | None, seconds: float) -> str:
@@ -398,41 +398,41 @@ Learnt = Sequence[tuple[PreparedSet, Utterance]]  # rows of train and dev, with 
 
 def overlap(sets: Sequence[PreparedSet]) -> list[str]:
     "What test rows share with training and dev rows, in words. Raises BadInput for a shared id or sound."
-    learnt = [(made, row) for made in sets for row in (*made.of("train"), *made.of("dev"))]
+    learnt = [(one, row) for one in sets for row in (*one.of("train"), *one.of("dev"))]
     lines = []
-    for made in sets:
-        test = made.of("test")
-        _refuse_shared(made, test, learnt)
+    for one in sets:
+        test = one.of("test")
+        _refuse_shared(one, test, learnt)
         for what, key in (("speaker", _speaker), ("sentence", _sentence)):
             known = {key(row) for _, row in learnt}
             count = sum(key(row) in known and any(key(row)) for row in test)
             if count:
                 share = f"{count} of {len(test)} test utterances share their {what}"
-                lines.append(f"{made.name}: {share} with training or dev")
+                lines.append(f"{one.name}: {share} with training or dev")
         texts, speakers = any(row.text for row in test), all(row.speaker for row in test)
         if learnt and texts and not speakers:
             unknown = "who speaks is not known for every test utterance"
-            lines.append(f"{made.name}: {unknown}, so shared speakers can't be ruled out")
+            lines.append(f"{one.name}: {unknown}, so shared speakers can't be ruled out")
     return lines
 
 
-def _refuse_shared(made: PreparedSet, test: Sequence[Utterance], learnt: Learnt) -> None:
+def _refuse_shared(one: PreparedSet, test: Sequence[Utterance], learnt: Learnt) -> None:
     "Raise BadInput for a test row that is trained on; an id says something within its set only."
     for what, key in (("id", _id), ("audio_sha256", _heard)):
-        known = {key(other, row) for other, row in learnt if what != "id" or other is made}
-        both = known & {key(made, row) for row in test} - {""}
+        known = {key(other, row) for other, row in learnt if what != "id" or other is one}
+        both = known & {key(one, row) for row in test} - {""}
         if both:
-            share = f"test and train overlap: {len(both)} utterances of {made.name} share it"
+            share = f"test and train overlap: {len(both)} utterances of {one.name} share it"
             raise BadInput(what, min(both), f"{share}; take them out of one of the two")
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #overlap-02b
-def _id(made: PreparedSet, row: Utterance) -> str:
+def _id(one: PreparedSet, row: Utterance) -> str:
     return row.id
 
 
-def _heard(made: PreparedSet, row: Utterance) -> str:
+def _heard(one: PreparedSet, row: Utterance) -> str:
     "The sound as it came: a step that draws at random makes two of one."
-    return made.heard[row.id]
+    return one.heard[row.id]
 
 
 def _speaker(row: Utterance) -> tuple[str, ...]:

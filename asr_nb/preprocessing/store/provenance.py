@@ -65,8 +65,8 @@ def entry(
     "A step as a chain holds it: `kind@version:` and JSON of parameters and result."
     parameters = _plain(step)
     kind = parameters.pop("step")
-    said = canonical_json({"parameters": parameters, "result": dict(applied)})
-    return f"{kind}@{step.version}:{said}"
+    content = canonical_json({"parameters": parameters, "result": dict(applied)})
+    return f"{kind}@{step.version}:{content}"
 
 # %% ../../../nbs/1_preprocessing/store/provenance.ipynb #entry-05
 class Applied(NamedTuple):
@@ -92,13 +92,13 @@ def read_entry(text: str) -> Applied:
     if not match:
         raise BadInput("audio_chain", text[:40], "an entry reads kind@version:parameters")
     kind, version, rest = match.groups("")
-    said = {"parameters": {"given": rest}} if rest else {}
+    content = {"parameters": {"given": rest}} if rest else {}
     if rest.startswith("{"):
         try:
-            said = json.loads(rest)
+            content = json.loads(rest)
         except json.JSONDecodeError:
             raise BadInput("audio_chain", text[:40], "the JSON in it is cut or broken") from None
-    return Applied(kind, int(version), said.get("parameters", {}), said.get("result", {}))
+    return Applied(kind, int(version), content.get("parameters", {}), content.get("result", {}))
 
 # %% ../../../nbs/1_preprocessing/store/provenance.ipynb #process-02
 class AlreadyProcessed(BadInput):

@@ -69,11 +69,11 @@ def steps_from(
     if not isinstance(items, (list, tuple)):
         raise BadInput(where, items, "a list of steps is needed")
     planned = tuple(_planned(item, f"{where}[{n}]") for n, item in enumerate(items))
-    met: set[tuple[str, str]] = set()
+    earlier: set[tuple[str, str]] = set()
     for n, plan in enumerate(planned):
         now = {(plan.step.kind, split) for split in plan.splits or SPLITS}
-        for kind, split in sorted(met & now):
+        for kind, split in sorted(earlier & now):
             needed = f"the {split} split goes through it already; leave out one of the two"
             raise BadInput(f"{where}[{n}].step", kind, needed)
-        met |= now
+        earlier |= now
     return planned
