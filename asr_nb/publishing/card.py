@@ -156,7 +156,8 @@ def _corpus(story: Story) -> str:
     if spec.privacy == "private":
         return f"{spec.name} (private, so not described; {spec.language or 'no language given'})"
     revision = story.prepared.inputs.get(f"{spec.name}.revision") if story.prepared else None
-    place = spec.options.get("id", spec.source) + (f", revision {revision}" if revision else "")
+    place = repository(spec.source, spec.options) or spec.source
+    place += f", revision {revision}" if revision else ""
     return f"{spec.name} ({place}; {spec.language or 'no language given'})"
 
 
