@@ -1416,8 +1416,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'asr_nb/preprocessing/store/provenance.py'),
                                                        'asr_nb.preprocessing.store.provenance.read_entry': ( '1_preprocessing/store/provenance.html#read_entry',
                                                                                                              'asr_nb/preprocessing/store/provenance.py'),
-                                                       'asr_nb.preprocessing.store.provenance.routes': ( '1_preprocessing/store/provenance.html#routes',
-                                                                                                         'asr_nb/preprocessing/store/provenance.py'),
                                                        'asr_nb.preprocessing.store.provenance.verify': ( '1_preprocessing/store/provenance.html#verify',
                                                                                                          'asr_nb/preprocessing/store/provenance.py')},
             'asr_nb.preprocessing.store.shards': { 'asr_nb.preprocessing.store.shards.Job': ( '1_preprocessing/store/shards.html#job',

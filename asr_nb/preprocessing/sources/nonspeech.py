@@ -52,7 +52,7 @@ class NonSpeechOptions:
 
     def __post_init__(self):
         if len(self.seconds) != 2 or not 0 < self.seconds[0] <= self.seconds[1]:
-            raise BadInput("seconds", self.seconds, "two durations, the shorter first")
+            raise BadInput("seconds", self.seconds, "two durations are needed, the shorter first")
 
 
 def nonspeech(language: str, options: Mapping[str, Any] | NonSpeechOptions) -> list[Utterance]:

@@ -143,9 +143,11 @@ class SourceOptions(Rules):
         super().__post_init__()
         shares = (self.dev_share, self.test_share)
         if min(shares) < 0 or sum(shares) > 1:
-            raise BadInput("dev_share, test_share", shares, "from 0, together at most 1")
+            raise BadInput(
+                "dev_share, test_share", shares, "shares from 0 up, together at most 1, are allowed"
+            )
         if self.limit < 0:
-            raise BadInput("limit", self.limit, "a number of rows, or 0 for all")
+            raise BadInput("limit", self.limit, "a number of rows is needed, or 0 for all")
 
     @property
     def transcribed(self) -> bool:

@@ -209,11 +209,11 @@ class SyntheticOptions:
         one_of("channel", self.channel, CHANNELS)
         for name in ("train", "dev", "test", "seed"):
             if getattr(self, name) < 0:
-                raise BadInput(name, getattr(self, name), "a number from 0 up")
+                raise BadInput(name, getattr(self, name), "a number from 0 up is needed")
         if not 0 <= self.lead <= 30:
-            raise BadInput("lead", self.lead, "from 0 to 30 seconds")
+            raise BadInput("lead", self.lead, "from 0 to 30 seconds are allowed")
         if self.workers < 1:
-            raise BadInput("workers", self.workers, "a number from 1 up")
+            raise BadInput("workers", self.workers, "a number from 1 up is needed")
 
 
 @dataclass(frozen=True)
