@@ -95,7 +95,7 @@ def check_left_out(
     kept: int,
     rows: Sequence[Mapping[str, str]],  # of the ledger
 ) -> None:
-    "Raise BadInput if nothing is left, or too much was left out; leaks that were dropped do not count."
+    "Raise BadInput if nothing is left, or too much was left out; dropped leaks do not count."
     bad = [row for row in rows if row["reason"] != "leaked"]
     total = kept + len(bad)
     if kept and len(bad) <= most * total:

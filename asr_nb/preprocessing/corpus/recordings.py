@@ -39,7 +39,10 @@ def hear(
     max_seconds: float,  # longer ones are refused
     transcribed: bool,  # whether it must have a text
 ) -> tuple[Utterance, np.ndarray]:
-    "The utterance with duration and hashes, and its samples, float32, shape (n,), 16 kHz. Raises AudioError, Unusable, BadInput."
+    """The utterance with duration and hashes, and its samples, float32, shape (n,), 16 kHz.
+
+    Raises AudioError and Unusable for a row to be left out, BadInput for changed samples.
+    """
     text = row.text.strip()
     if transcribed and not text:
         raise Unusable("text_empty", "no transcript")

@@ -170,7 +170,7 @@ AUDIO_COLUMNS = ("audio", "file_name", "file", "path")
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #rows-02b
 class _PlaceReader:
-    "Makes utterances of the lines of one place; remembers its columns, and whether splits are named."
+    "Makes utterances of the lines of one place; knows its columns, and if splits are named."
 
     def __init__(self, place: Place, root: Path, options: FolderOptions, names: set[str]):
         self.place, self.root, self.options, self.names = place, root, options, names
@@ -238,7 +238,7 @@ def _role(word: str) -> str:
 
 
 def _within(root: Path, recording: Path) -> tuple[Path, str]:
-    "A recording that is named in a roundabout way, and its id. Raises Unreadable if it lies elsewhere."
+    "A recording with a roundabout name, and its id. Raises Unreadable if it lies elsewhere."
     place = inside(root, os.path.abspath(recording))
     if place is None:
         raise Unreadable("a recording outside the corpus's folder")

@@ -143,7 +143,7 @@ def say(
     rate: int = 165,  # words a minute
     pitch: int = 50,  # 0 to 99
 ) -> tuple[np.ndarray, int]:
-    "Speech as int16 samples and their rate in Hz: a pure function of its arguments. Raises BadInput."
+    "Speech as int16 samples, and their rate in Hz; depends on nothing else. Raises BadInput."
     path, data = _synthesiser()
     pieces: list[np.ndarray] = []
 
@@ -234,7 +234,7 @@ def _transmitted(
     job: Job,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    "Samples at 16 kHz at a level of their own, after the channel, and what the channel adds to the chain."
+    "Samples at 16 kHz after level, lead and channel, and what the channel adds to the chain."
     samples = resample(from_pcm(wave), rate, SAMPLING_RATE)
     samples = samples * np.float32(
         10 ** (generator.uniform(-30, -20) / 20) / (np.sqrt(np.mean(samples**2)) + 1e-9)

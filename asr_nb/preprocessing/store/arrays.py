@@ -86,7 +86,7 @@ class ArrayStore:
 
     @classmethod
     def open(cls, folder: str | Path, deep: bool = False) -> "ArrayStore":
-        "Open a sealed store; `deep` reads it all and compares the hash. Raises BadInput if it is not whole."
+        "Open a sealed store; `deep` compares the hash of it all. Raises BadInput if not whole."
         return cls(Path(folder), read_index(Path(folder), deep))
 
     @classmethod
@@ -96,6 +96,6 @@ class ArrayStore:
         items: Iterable[tuple[str, np.ndarray]],  # id and array, in the order to keep
         dtype: str,  # e.g. "float16" for features, "int16" for PCM
     ) -> "ArrayStore":
-        "Write a store and seal it. Raises BadInput for an id met twice, OSError when the disk is full."
+        "Write a store and seal it. Raises BadInput for an id that stands twice, OSError."
         write_index(Path(folder), items, dtype)
         return cls.open(folder)

@@ -27,7 +27,7 @@ def frames_kept(
     window: int = 400,  # samples under one frame
     most: int = 3000,  # frames of the model's whole window
 ) -> int:
-    "How many log-mel frames of a clip differ from its padding, and one more that stands for the padding."
+    "How many log-mel frames of a clip differ from its padding, and one for the padding."
     return min(most, (samples + window // 2 - 1) // hop + 2)
 
 
@@ -35,7 +35,7 @@ def log_mel(
     extractor: Any,  # a WhisperFeatureExtractor
     samples: np.ndarray,  # float32, shape (n,), 16 kHz
 ) -> np.ndarray:  # float32, shape (mels, frames)
-    "Unpadded log-mel of one clip whose last frame is the padding. Raises BadInput beyond the extractor's window."
+    "Unpadded log-mel of a clip, the last frame being padding. Raises BadInput beyond the window."
     if len(samples) > extractor.n_samples:
         raise BadInput(
             "samples", len(samples), f"at most {extractor.n_samples} fit into the model's window"
@@ -74,7 +74,7 @@ def power(
     mel: "LogMel",
     samples: np.ndarray,  # float32, shape (n,), 16 kHz
 ) -> np.ndarray:
-    "The power spectrum of each frame, float32, (frequencies, frames). Raises BadInput beyond the window."
+    "The power spectrum, float32, (frequencies, frames). Raises BadInput beyond the window."
     frames, width, half = mel.frames(len(samples)), len(mel.window), len(mel.window) // 2
     padded = np.zeros(min(mel.samples, frames * mel.hop + width) + width, np.float32)
     padded[half : half + len(samples)] = samples
@@ -109,7 +109,7 @@ class LogMel:
         return cls(filters, hann.astype(np.float32), extractor.hop_length, extractor.n_samples)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:  # float32, (n,), 16 kHz
-        "Unpadded, float32, (mels, frames), the last frame being the padding. Raises BadInput beyond the window."
+        "Unpadded, float32, (mels, frames), the last being padding. Raises BadInput beyond the window."
         mel = self.filters @ power(self, samples)
         np.log10(np.maximum(mel, 1e-10, out=mel), out=mel)
         np.maximum(mel, mel.max() - 8, out=mel)  # 80 dB below the loudest

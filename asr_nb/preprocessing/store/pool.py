@@ -167,7 +167,7 @@ def _row(row: dict[str, bytes], function: Callable[[Job], Result]) -> dict[str, 
 
 
 def _mapped(ray: Any, function: Callable[[Job], Result], wave: list[dict[str, bytes]]) -> Any:
-    "The data set of a wave's results: one job a block, a killed worker's job tried again `BREAKS` times."
+    "The results of a wave: one job a block, a killed worker's job tried again `BREAKS` times."
     with (
         warnings.catch_warnings()
     ):  # max_retries has no other place in Ray Data, and without it there is no end

@@ -96,10 +96,10 @@ class _SoundOnDisk:
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #set-01c
 class PreparedSet(_SoundOnDisk):
-    "One set of utterances on disk, with its sound and what the models it was prepared for read of it."
+    "One set of utterances on disk, with its sound and what each model reads of it."
 
     def examples(self, family: ModelInputs, split: str) -> list[Example]:
-        "One split as `family` reads it, or its samples where they are beyond the window; they stay on disk until they are needed."
+        "One split as `family` reads it, or its samples beyond the window; on disk until needed."
         stored = features_folder(self.folder, family.reader.key)
         if stored.is_dir():
             features = Shards(stored, self.shards).__getitem__
@@ -116,7 +116,7 @@ class PreparedSet(_SoundOnDisk):
         ]
 
     def measures(self) -> list[dict[str, Any]]:
-        "Of each utterance its level before and after the steps, and the hash of its sound as it came."
+        "The level of each utterance before and after the steps, and its hash before them."
         lines = (self.folder / MEASURES).read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
 
@@ -133,7 +133,7 @@ def _features_of(family: ModelInputs, sound: Shards, place: int) -> np.ndarray:
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #fit-02
 def _label_misfit(family: ModelInputs, utterance: Utterance) -> tuple[str, str] | None:
-    "Reason and detail if a text can't be the label of its recording. Raises BadInput for a language."
+    "Reason and detail if a text can't be a label. Raises BadInput for an unknown language."
     try:
         family.fits(utterance.text, utterance.language, utterance.duration)
     except BadInput as error:
@@ -146,7 +146,7 @@ def _label_misfit(family: ModelInputs, utterance: Utterance) -> tuple[str, str] 
 
 
 def misfit(utterance: Utterance, families: Sequence[ModelInputs]) -> tuple[str, str] | None:
-    "Reason and detail if one of the models can't take the utterance. Raises BadInput for a language that it does not know."
+    "Reason and detail if a model can't take the utterance. Raises BadInput for its language."
     for family in families:
         if utterance.duration > family.window_seconds:
             takes = f"{family.name} takes {family.window_seconds:g} s"
@@ -327,7 +327,7 @@ class Preparation(_Plan):
         crew: Crew,
         report: Report = lambda done, rows, pace: None,
     ) -> tuple[PreparedSet, Account]:
-        "Write sound, features and manifest. Raises BadInput if rows can't be used, or the disk is full."
+        "Write sound, features and manifest. Raises BadInput for rows, or a full disk."
         began, total = time.monotonic(), self.expected.rows if self.expected else None
         _sweep(self.folder)
         (self.folder / SET).unlink(missing_ok=True)
@@ -397,7 +397,7 @@ Learnt = Sequence[tuple[PreparedSet, Utterance]]  # rows of train and dev, with 
 
 
 def overlap(sets: Sequence[PreparedSet]) -> list[str]:
-    "What test rows share with training and dev rows, in words. Raises BadInput for a shared id or sound."
+    "What test rows share with train and dev, in words. Raises BadInput for an id or a sound."
     learnt = [(one, row) for one in sets for row in (*one.of("train"), *one.of("dev"))]
     lines = []
     for one in sets:
