@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from asr_nb.preprocessing.sources.synthetic import SOUNDS
+from asr_nb.preprocessing.sources.nonspeech import SOUNDS
 from asr_nb.runs.experiment import experiment_names, load_experiment, quiet_set, unmeasured
 from conftest import command, result, run_folders
 

@@ -135,14 +135,14 @@ def fill(hub: Any) -> dict[str, str]:
 
 def read(repository: str, streaming: bool = False, **options: Any) -> dict[str, Any]:
     "What came of one call: the splits, what was left out, or the line that was said."
-    from asr_nb.preprocessing.sources import registry
     from asr_nb.preprocessing.corpus.utterances import Ledger
+    from helpers import prepared_rows
 
     ledger, began = Ledger(), time.monotonic()
     options = {"id": repository, "columns": {"text": "sentence"}, "streaming": streaming, **options}
     seen: dict[str, Any] = {"ids": {}, "error": "", "kind": ""}
     try:
-        for row, samples in registry.read("hub", repository, "da", options, ledger):
+        for row, samples in prepared_rows("hub", repository, "da", options, ledger):
             assert samples.dtype == np.float32 and len(samples) == round(row.duration * RATE)
             seen["ids"].setdefault(row.split, []).append(row.id)
     except Exception as error:

@@ -20,7 +20,7 @@ import pytest
 from asr_nb.checks import BadInput, sha256
 from asr_nb.preprocessing.store import shards
 from asr_nb.preprocessing.sound.audio import encode
-from asr_nb.preprocessing.sources.registry import Opened
+from asr_nb.preprocessing.sources.source import Opened
 from asr_nb.preprocessing.store.pool import Crew
 from asr_nb.preprocessing.store.provenance import Planned
 from asr_nb.preprocessing.corpus.admission import Rules
@@ -293,3 +293,25 @@ def test_a_worker_that_is_always_killed_is_said(tmp_path: Path) -> None:
 
 def suicide(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_key_of_features_covers_all_the_code_that_makes_them() -> None:
+    from asr_nb.models import ctc, external
+    from asr_nb.models.whisper import untrained
+
+    families = untrained(["one two"], languages=("en",)), ctc.untrained(["one two"])
+    readers = [family.reader for family in families] + [external.Reader("transcripts")]
+    assert [bool(reader.compute) for reader in readers] == [True, False, False]
+    for module in {reader.compute.__module__ for reader in readers if reader.compute}:
+        code = (
+            f"import sys, {module}\n"
+            "for name, module in sys.modules.items():\n"
+            "    if name.startswith('asr_nb.') and not hasattr(module, '__path__'):\n"
+            "        print(name)\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        others = set(ran.stdout.split()) - {module, "asr_nb.checks"}
+        assert not others, (
+            f"{module} computes features with {sorted(others)}, which no key of a reader covers: "
+            "keep what computes features in one module"
+        )

@@ -36,9 +36,10 @@ from asr_nb.preprocessing.sound.audio import (
     load,
     to_pcm,
 )
-from asr_nb.preprocessing.sources.registry import open_rows, read
+from asr_nb.preprocessing.sources.registry import open_rows
 from asr_nb.preprocessing.corpus.utterances import REASONS, Ledger
 from asr_nb.preprocessing.store.prepared import prepare_set
+from helpers import prepared_rows
 
 RATE = 16_000
 GOOD = 80  # rows with nothing odd about them
@@ -414,25 +415,28 @@ def test_there_are_enough_kinds_and_every_reason_of_a_file_has_one(zoo: Zoo) -> 
     assert set(AUDIO_REASONS) <= set(REASONS) and set(AUDIO_REASONS) <= set(zoo.bad.values())
 
 
-def test_every_bad_row_is_in_the_ledger_with_its_reason_and_the_rest_is_heard(zoo: Zoo) -> None:
+def test_every_bad_row_is_in_the_ledger_with_its_reason_and_the_rest_is_prepared(zoo: Zoo) -> None:
     ledger = Ledger()
-    heard = {row.id: samples for row, samples in read("folder", "zoo", "da", zoo.options(), ledger)}
+    pairs = prepared_rows("folder", "zoo", "da", zoo.options(), ledger)
+    sounds = {row.id: samples for row, samples in pairs}
     check_ledger(zoo, ledger, {})
     good = {id for id, kind in zoo.kinds.items() if not kind.reason}
-    assert set(heard) == good | {f"good-{number}.flac" for number in range(GOOD)}
-    assert len(heard) + len(ledger.rows) == zoo.rows
+    assert set(sounds) == good | {f"good-{number}.flac" for number in range(GOOD)}
+    assert len(sounds) + len(ledger.rows) == zoo.rows
     for id in good:
-        check_sound(zoo.kinds[id], heard[id])
-    assert all(np.isfinite(samples).all() and len(samples) for samples in heard.values())
+        check_sound(zoo.kinds[id], sounds[id])
+    assert all(np.isfinite(samples).all() and len(samples) for samples in sounds.values())
 
 
 def test_the_limit_on_what_is_left_out_holds(zoo: Zoo) -> None:
     ledger = Ledger()
-    with pytest.raises(BadInput, match="of 211 utterances.*max_quarantine") as error:
-        list(read("folder", "zoo", "da", zoo.options(max_quarantine=0.01), ledger))
+    with pytest.raises(
+        BadInput, match="max_quarantine: 0.01 can't be used; .* of 211 utterances"
+    ) as error:
+        prepared_rows("folder", "zoo", "da", zoo.options(max_quarantine=0.01), ledger)
     assert SECRET not in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(BadInput, match="test and train overlap|train and test overlap"):
-        list(read("folder", "zoo", "da", zoo.options(leaks="refuse"), Ledger()))
+        prepared_rows("folder", "zoo", "da", zoo.options(leaks="refuse"), Ledger())
 
 
 def test_in_several_processes_it_is_the_same(zoo: Zoo, tmp_path: Path) -> None:
@@ -519,13 +523,11 @@ def test_two_thousand_files_of_which_two_are_bad(tmp_path: Path) -> None:
     lines[1_234] = lines[1_234][:-9]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     ledger = Ledger()  # at most 1 % may be left out, and that is not reached
-    kept = sum(
-        len(samples) == 1_600
-        for _, samples in read(
-            "folder", "noise", "da", {"path": str(tmp_path), "test_share": 0}, ledger
-        )
-    )
-    assert kept == 1_998 and [(row["id"], row["reason"]) for row in ledger.rows] == [
+    options = {"path": str(tmp_path), "test_share": 0}
+    pairs = prepared_rows("folder", "noise", "da", options, ledger)
+    assert [len(samples) for _, samples in pairs] == [1_600] * 1_998 and [
+        (row["id"], row["reason"]) for row in ledger.rows
+    ] == [
         ("manifest.jsonl:1235", "row_unreadable"),
         ("77.wav", "truncated"),
     ]
@@ -616,12 +618,12 @@ def test_a_corpus_in_an_archive(kind: str, tmp_path: Path, monkeypatch: pytest.M
     members["calls/manifest.jsonl"] = "\n".join(map(json.dumps, rows)).encode()
     (tmp_path / "calls").write_bytes(packed(members, kind))
     options = {"path": str(tmp_path / "calls"), "test_share": 0}
-    assert len(list(read("folder", "calls", "da", options, Ledger()))) == 4
+    assert len(prepared_rows("folder", "calls", "da", options, Ledger())) == 4
     (tmp_path / "calls").write_bytes(
         packed({**members, f"../{SECRET}.wav": written(voice(9))}, kind)
     )
     with pytest.raises(BadInput, match=r"member 6: a path with \.\.") as error:
-        list(read("folder", "calls", "da", options, Ledger()))
+        prepared_rows("folder", "calls", "da", options, Ledger())
     assert SECRET not in str(error.value) and "\n" not in str(error.value)
     assert not [path for path in tmp_path.rglob("*") if SECRET in path.name]
 

@@ -28,7 +28,7 @@ from ..preprocessing.store.examples import Example, Reader
 from ..models.family import load as load_family
 from ..preprocessing.sound.audio import SAMPLING_RATE, encode, from_pcm, load, to_pcm
 from ..preprocessing.sources.registry import Opened
-from ..preprocessing.store.features import ArrayStore
+from ..preprocessing.store.arrays import ArrayStore
 from ..preprocessing.corpus.keyed import keyed_generator
 from ..preprocessing.store.pool import Crew
 from ..preprocessing.corpus.admission import Rules
@@ -317,7 +317,7 @@ def shards_a_second(
     folder: Path,  # empty
 ) -> float:  # of wall time
     "How fast `workers` processes prepare `count` clips, once they have started."
-    jobs = jobs_of(many(rows, count), Work(folder, readers=(reader,)))
+    jobs = jobs_of(many(rows, count), Work(folder, "", readers=(reader,)))
     times = [time.perf_counter() for _ in Crew(workers).do(prepare_shard, jobs)]
     late = (
         workers - 1

@@ -21,6 +21,7 @@ from asr_nb.evaluation.intervals import (
     verdict_markdown,
 )
 from ..evaluation.summary import compared_metrics
+from ..preprocessing.sources.registry import repository, source_named
 from ..runs.experiment import Experiment, load_experiment
 from ..runs.gate import HEADROOM
 from ..reports.figures import markdown_table
@@ -174,7 +175,8 @@ def _corpus(story: Story) -> str:
     if spec.privacy == "private":
         return f"{spec.name} (private, so not described; {spec.language or 'language not known'})"
     revision = story.prepared.inputs.get(f"{spec.name}.revision") if story.prepared else None
-    place = spec.options.get("id", spec.source) + (f", revision {revision}" if revision else "")
+    place = repository(spec.source, spec.options) or spec.source
+    place += f", revision {revision}" if revision else ""
     return f"{spec.name} ({place}; {spec.language or 'language not known'})"
 
 
@@ -231,7 +233,7 @@ def _facts(story: Story) -> list[dict[str, Any]]:
 def _notices(story: Story) -> list[str]:
     "What stands before everything else: which figures are of private or made-up speech."
     private = [spec.name for spec in story.lab.sets if spec.privacy == "private"]
-    synthetic = [spec.name for spec in story.lab.sets if spec.source in ("synthetic", "nonspeech")]
+    synthetic = [spec.name for spec in story.lab.sets if source_named(spec.source).synthetic]
     notices = []
     if private:
         notices.append(
@@ -309,7 +311,7 @@ def _results(story: Story) -> list[Any]:
         EvalResult(
             task_type="automatic-speech-recognition",
             task_name="speech recognition",
-            dataset_type=spec.options.get("id", spec.source),
+            dataset_type=repository(spec.source, spec.options) or spec.source,
             dataset_name=spec.name,
             dataset_revision=story.prepared.inputs.get(f"{spec.name}.revision")
             if story.prepared
@@ -336,15 +338,15 @@ def card_of(run: str | Path) -> str:
         story.trained.inputs["recipe"],
         story.lab.corpus,
     )
+    shown = corpus.privacy == "public"
+    public = repository(corpus.source, corpus.options) if shown else ""
     data = ModelCardData(
         language=corpus.language or None,
         library_name="peft" if recipe["method"] == "lora" else "transformers",
         pipeline_tag="automatic-speech-recognition",
         base_model=model["source"] if model["revision"] else None,
         tags=["asr_nb"],
-        datasets=[corpus.options["id"]]
-        if corpus.source == "hub" and corpus.privacy == "public"
-        else None,
+        datasets=[public] if public else None,
         model_name=f"{story.lab.name}-{model['name']}-{recipe['name']}",
         eval_results=_results(story) or None,
     )

@@ -20,9 +20,9 @@ from ..evaluation.intervals import DASH, percent
 from ..evaluation.summary import FEWEST_FOR_INTERVAL
 from ..findings import Finding
 from ..preprocessing.sound.audio import SAMPLING_RATE, AudioError
-from ..preprocessing.corpus.admission import hear
+from ..preprocessing.corpus.recordings import hear
 from ..preprocessing.sound.spectrograms import show_spectrogram
-from ..preprocessing.sources.registry import open_rows
+from ..preprocessing.sources.registry import originals, source_named
 from ..preprocessing.corpus.leaks import Near
 from ..preprocessing.store.provenance import read_entry
 from ..preprocessing.corpus.utterances import REASONS, SPLITS, Ledger, Utterance
@@ -288,15 +288,6 @@ def chain_rows(corpus: Iterable[Part]) -> list[dict[str, Any]]:
     return table
 
 # %% ../../nbs/7_reports/data_report.ipynb #sound-02
-def _clean_source(spec: CorpusSpec, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Options of the source without a channel, of a few rows only where rows are made; and the
-    channel."""
-    if spec.source != "synthetic":
-        return dict(options), "clean"
-    few = {split: min(4, options.get(split, 0)) for split in SPLITS}
-    return {**options, **few, "channel": "clean", "workers": 1}, options.get("channel", "clean")
-
-
 def before_steps(
     spec: CorpusSpec,
     options: Mapping[str, Any],  # of its source, pinned
@@ -305,18 +296,15 @@ def before_steps(
     """The id of an utterance that went through most steps, and its sound before them; None if
     there is none."""
     changed = {row.id: row for row in prepared.utterances}
-    options, channel = _clean_source(spec, options)
-    if not spec.process and channel == "clean":
+    if not spec.process and source_named(spec.source).before is None:
         return None
     longest = max((len(row.audio_chain) for row in prepared.utterances), default=0)
     try:
-        for row in open_rows(spec.source, spec.name, spec.language, options, Ledger()).rows:
-            same = changed.get(
-                row.id.replace("-clean-", f"-{channel}-", 1) if channel != "clean" else row.id
-            )
-            if same and len(row.audio_chain) < len(same.audio_chain) == longest:
-                return same.id, hear(row, math.inf, False)[1]
-    except (BadInput, AudioError, OSError):  # the source has gone: the report does without
+        for row in originals(spec.source, spec.name, spec.language, options):
+            processed = changed.get(row.id)
+            if processed and len(row.audio_chain) < len(processed.audio_chain) == longest:
+                return row.id, hear(row, math.inf, False)[1]
+    except (BadInput, AudioError, OSError):  # the source is gone: the report does without
         pass
     return None
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'TOLERANT', 'SAMPLE', 'IDLE', 'CHECKPOINT_BYTES', 'FLOOR_BYTES', 'Run', 'fingerprint', 'notebook_code',
-           'recipes_of', 'plan_runs', 'select', 'left_to_do', 'disk_bytes', 'amount', 'enough_disk',
-           'training_utterances', 'schedule_findings', 'refuse_schedules', 'plan_text']
+           'recipes_of', 'plan_runs', 'select', 'left_to_do', 'disk_bytes', 'enough_disk', 'training_utterances',
+           'schedule_findings', 'refuse_schedules', 'plan_text']
 
 # %% ../../nbs/6_runs/plan.ipynb #imports-01
 import dataclasses
@@ -20,7 +20,8 @@ import asr_nb
 from ..checks import BadInput, canonical_json, one_of, sha256
 from ..findings import Finding
 from ..models.registry import local_path
-from ..preprocessing.sources.registry import check_options
+from ..preprocessing.sources.registry import check_options, sizes, source_named
+from ..preprocessing.store.estimate import amount
 from ..preprocessing.text.normalisers import normaliser
 from .experiment import CorpusSpec, Experiment, ModelSpec, lab_folder, model_notes
 from .notebook import check_parameters, declared_parameters
@@ -97,18 +98,22 @@ def fingerprint(
 # %% ../../nbs/6_runs/plan.ipynb #content-02b
 def _corpus_content(spec: CorpusSpec) -> dict[str, Any]:
     content = dataclasses.asdict(spec)
-    if isinstance(path := spec.options.get("path"), str):
-        try:
-            content["options"] = {**spec.options, "path": fingerprint(path, whole=False)}
-        except (BadInput, OSError):
-            place = "(not shown)" if spec.privacy == "private" else path
-            raise BadInput(
-                f"{spec.name}.options.path",
-                place,
-                "a file, or a folder with files, is needed; a relative path "
-                "starts from where the YAML file lies",
-            ) from None
+    for name in source_named(spec.source).paths:
+        if isinstance(path := spec.options.get(name), str):
+            content["options"][name] = _path_content(spec, name, path)
     return content
+
+
+def _path_content(spec: CorpusSpec, name: str, path: str) -> str:
+    try:
+        return fingerprint(path, whole=False)
+    except (BadInput, OSError):
+        place = "(not shown)" if spec.privacy == "private" else path
+        needed = (
+            "a file, or a folder with files, is needed; a relative path "
+            "starts from where the YAML file lies"
+        )
+        raise BadInput(f"{spec.name}.options.{name}", place, needed) from None
 
 
 def _model_content(spec: ModelSpec) -> dict[str, Any]:
@@ -352,17 +357,6 @@ def disk_bytes(run: Run, experiment: Experiment) -> int | None:
     return CHECKPOINT_BYTES * experiment.model(run.parameters["model"]).parameters or None
 
 
-def amount(size: int | None) -> str:
-    "Bytes for a reader."
-    return (
-        "not estimated yet"
-        if size is None
-        else f"{size / 1e9:.1f} GB"
-        if size >= 1e8
-        else f"{size / 1e6:.0f} MB"
-    )
-
-
 def enough_disk(run: Run, experiment: Experiment, folder: str | Path) -> None:
     "Raise BadInput if the disk under `folder` has less room than the run needs."
     needed = (disk_bytes(run, experiment) or 0) + FLOOR_BYTES
@@ -379,8 +373,8 @@ def training_utterances(
     if manifest.is_file():
         lines = manifest.read_text(encoding="utf-8").split("\n")  # splitlines() cuts at U+2028 too
         return sum(json.loads(line)["split"] == "train" for line in lines if line)
-    count = experiment.corpus.options.get("train")
-    return count if isinstance(count, int) else None
+    counts = sizes(experiment.corpus.source, experiment.corpus.options)
+    return (counts.get("train") or None) if counts else None
 
 
 def schedule_findings(

@@ -95,14 +95,14 @@ class Sentences:
         if not text:
             return []
         alike = {place for value in band_values(text) for place in self._bands.get(value, ())}
-        found = process.extract(
+        matches = process.extract(
             text,
             {place: self.said[place][0] for place in sorted(alike)},
             scorer=fuzz.ratio,
             limit=None,
             score_cutoff=100 * self.least,
         )
-        return [(score / 100, place) for _, score, place in found]
+        return [(score / 100, place) for _, score, place in matches]
 
 # %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #near-03
 class Near(NamedTuple):
@@ -136,36 +136,51 @@ def near_duplicates(utterances: Iterable[Utterance], least: float = NEAR) -> lis
     ]
 
 # %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #watch-02
-class Watch:
-    "Remembers what was met, and in which split."
+class _NearTexts:
+    "Remembers sentences of kept rows; those of training only when another split asks for them."
 
-    def __init__(self, kinds: Iterable[str] = ALWAYS_APART):
-        kinds = [one_of("apart", kind, KINDS) for kind in kinds]
-        self._met: dict[str, dict[str, tuple[str, str]]] = {  # value -> split, id
-            kind: {} for kind in kinds if kind in APART
-        }
-        self._near = Sentences() if "near_text" in kinds else None
+    def __init__(self):
+        self._sentences = Sentences()
         self._waiting: list[tuple[str, str, str]] = []  # text, split, id of training rows
 
-    def shared(self, row: Utterance) -> list[Leak]:
-        "What `row` has in common with rows that were kept, its own split included."
-        found = [(kind, met.get(APART[kind](row))) for kind, met in self._met.items()]
-        return [
-            Leak(kind, other[1], row.id, (other[0], row.split)) for kind, other in found if other
-        ] + self._nearly(row)
-
-    def _nearly(self, row: Utterance) -> list[Leak]:
-        "The nearest sentence of another split."
-        if self._near is None:
-            return []
+    def nearest(self, row: Utterance) -> list[Leak]:
+        "The nearest sentence of another split, if it is nearly the row's own."
         while self._waiting and row.split != "train":
-            self._near.add(*self._waiting.pop())
-        near = (self._near.said[place] for _, place in self._near.near(basic(row.text)))
+            self._sentences.add(*self._waiting.pop())
+        places = (place for _, place in self._sentences.near(basic(row.text)))
+        near = (self._sentences.said[place] for place in places)
         return [
             Leak("near_text", ids[0], row.id, (split, row.split))
             for _, split, ids in near
             if split != row.split
         ][:1]
+
+    def keep(self, row: Utterance) -> None:
+        "Remember the sentence of a row."
+        sentence = basic(row.text), row.split, row.id
+        if row.split == "train":
+            self._waiting.append(sentence)
+        else:
+            self._sentences.add(*sentence)
+
+# %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #watch-06
+class Watch:
+    "Remembers the rows that were kept, and says what a further one shares with them."
+
+    def __init__(self, kinds: Iterable[str] = ALWAYS_APART):
+        kinds = [one_of("apart", kind, KINDS) for kind in kinds]
+        self._kept: dict[str, dict[str, tuple[str, str]]] = {  # value -> split, id
+            kind: {} for kind in kinds if kind in APART
+        }
+        self._near = _NearTexts() if "near_text" in kinds else None
+
+    def shared(self, row: Utterance) -> list[Leak]:
+        "What `row` has in common with rows that were kept, its own split included."
+        others = [(kind, kept.get(APART[kind](row))) for kind, kept in self._kept.items()]
+        leaks = [
+            Leak(kind, other[1], row.id, (other[0], row.split)) for kind, other in others if other
+        ]
+        return leaks + (self._near.nearest(row) if self._near else [])
 
     def refused(self, row: Utterance) -> Leak | None:
         "Why `row` can't be kept: it is in another split, or a second time in its own."
@@ -175,13 +190,11 @@ class Watch:
 
     def keep(self, row: Utterance) -> None:
         "Remember `row`; an empty value is shared with nobody."
-        for kind, met in self._met.items():
+        for kind, kept in self._kept.items():
             if value := APART[kind](row):
-                met.setdefault(value, (row.split, row.id))
-        if self._near is not None and row.split == "train":
-            self._waiting.append((basic(row.text), row.split, row.id))
-        elif self._near is not None:
-            self._near.add(basic(row.text), row.split, row.id)
+                kept.setdefault(value, (row.split, row.id))
+        if self._near is not None:
+            self._near.keep(row)
 
 # %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #watch-02b
 def leaks(
@@ -189,8 +202,8 @@ def leaks(
     kinds: Iterable[str] = ALWAYS_APART,  # of KINDS
 ) -> list[Leak]:
     "What utterances of different splits share."
-    watch, found = Watch(kinds), []
+    watch, across = Watch(kinds), []
     for row in utterances:
-        found += [leak for leak in watch.shared(row) if leak.across]
+        across += [leak for leak in watch.shared(row) if leak.across]
         watch.keep(row)
-    return found
+    return across

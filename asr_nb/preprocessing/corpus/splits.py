@@ -41,13 +41,14 @@ def split_by(
     shares: Mapping[str, float],  # of test and dev, from 0 to 1
     seed: int = 0,
 ) -> list[Utterance]:
-    "The utterances with their split filled in by hash. Raises BadInput for an empty key."
+    "The utterances with their split filled in by hash. Raises BadInput for a row without the key."
     one_of("split", key, ("id", "speaker"))
     rows = list(utterances)
-    unkeyed = sum(not getattr(row, key) for row in rows)
+    unkeyed = [row.id for row in rows if not getattr(row, key)]
     if unkeyed:
-        lacking = f"{unkeyed} of {len(rows)} utterances have no {key}"
-        raise BadInput("split", key, lacking)
+        lacking = f"{len(unkeyed)} of {len(rows)} utterances have no {key}"
+        mend = f"the first is {unkeyed[0]!r}: name them all, or set split: id"
+        raise BadInput("options.split", key, f"{lacking}, {mend}")
     splits = (split_of(getattr(row, key), shares, seed) for row in rows)
     return [_moved(row, split) for row, split in zip(rows, splits)]
 
@@ -132,12 +133,12 @@ def subsample(
     "Of each split the `limit` rows whose ids come first by hash, in the order they had."
     if not limit:
         return list(rows)
-    kept: set[tuple[str, str]] = set()
+    chosen: set[tuple[str, str]] = set()
     for split in {row.split for row in rows}:
         ids = {row.id for row in rows if row.split == split}
         first = heapq.nsmallest(limit, ids, key=lambda id: _digest(f"{seed}/sample/{id}", 8))
-        kept.update((split, id) for id in first)
-    return [row for row in rows if (row.split, row.id) in kept]
+        chosen.update((split, id) for id in first)
+    return [row for row in rows if (row.split, row.id) in chosen]
 
 # %% ../../../nbs/1_preprocessing/corpus/splits.ipynb #stored-02
 def write_splits(utterances: Iterable[Utterance], path: str | Path) -> str:

@@ -80,7 +80,7 @@ class _Kind(NamedTuple):
 # %% ../../../nbs/1_preprocessing/sources/archives.ipynb #room-02b
 @dataclass
 class _Room:
-    "Writes members into an empty folder, as long as there is room."
+    "An empty folder for the members of an archive, as long as there is room."
 
     folder: Path
     bytes_left: int  # that may be written yet
@@ -94,36 +94,39 @@ class _Room:
             raise _refuse(self.number, what)
         if self.number > self.most:
             raise BadInput("archive", f"over {self.most} members", "max_files allows no more")
-        self._claim(member.size)
+        self.claim(member.size)
 
-    def put(self, member: _Kind, content: IO[bytes] | None) -> None:
-        "Write a member that was judged. Raises BadInput, OSError."
-        path = self.folder / member.name
-        try:
-            (path if member.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
-            if not member.is_folder:
-                with open(path, "xb") as file:  # x: never over another, never by a link
-                    self._copy(content, file, member.size)
-        except (FileExistsError, NotADirectoryError):
-            raise _refuse(self.number, "the name of another member") from None
-
-    def _copy(self, content: IO[bytes], file: IO[bytes], size: int) -> None:
-        written = 0
-        while block := content.read(_BLOCK):
-            self._claim(len(block))
-            self.bytes_left -= len(block)
-            written += len(block)
-            file.write(block)
-        if written != size:
-            raise EOFError(f"{written} of {size} bytes")
-
-    def _claim(self, size: int) -> None:
+    def claim(self, size: int) -> None:
+        "Raise BadInput if there is no room for so many bytes."
         if size > self.bytes_left:
             needed = (
                 "unpacked it is too large for max_bytes or the disk, or more than "
                 f"{_RATIO} times the archive"
             )
             raise BadInput("archive", f"member {self.number}: too many bytes", needed)
+
+# %% ../../../nbs/1_preprocessing/sources/archives.ipynb #put-02
+def _put(room: _Room, member: _Kind, content: IO[bytes] | None) -> None:
+    "Write a member that was judged. Raises BadInput, OSError."
+    path = room.folder / member.name
+    try:
+        (path if member.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+        if not member.is_folder:
+            with open(path, "xb") as file:  # x: never over another, never by a link
+                _copy(room, content, file, member.size)
+    except (FileExistsError, NotADirectoryError):
+        raise _refuse(room.number, "the name of another member") from None
+
+
+def _copy(room: _Room, content: IO[bytes], file: IO[bytes], size: int) -> None:
+    written = 0
+    while block := content.read(_BLOCK):
+        room.claim(len(block))
+        room.bytes_left -= len(block)
+        written += len(block)
+        file.write(block)
+    if written != size:
+        raise EOFError(f"{written} of {size} bytes")
 
 # %% ../../../nbs/1_preprocessing/sources/archives.ipynb #tar-02
 class _Guarded:
@@ -168,11 +171,11 @@ def _unpack_tar(stream: IO[bytes], room: _Room) -> None:
             archive.members.clear()  # or two million of them stay in memory
             kind = _in_tar(member, room.folder)
             room.judge(kind)
-            room.put(kind, None if kind.is_folder else archive.extractfile(member))
+            _put(room, kind, None if kind.is_folder else archive.extractfile(member))
     if guarded.last != bytes(tarfile.BLOCKSIZE):
         raise EOFError("no end mark")
     for _ in iter(lambda: guarded.read(_BLOCK), b""):
-        room._claim(len(guarded.last))
+        room.claim(len(guarded.last))
         room.bytes_left -= len(guarded.last)
 
 # %% ../../../nbs/1_preprocessing/sources/archives.ipynb #zip-02
@@ -194,11 +197,11 @@ def _unpack_zip(stream: IO[bytes], room: _Room) -> None:
     "Write the members of a zip. Raises BadInput, and what a damaged one makes of it."
     with zipfile.ZipFile(stream) as archive:
         members = [(member, _in_zip(member)) for member in archive.infolist()]
-        room._claim(sum(kind.size for _, kind in members))
+        room.claim(sum(kind.size for _, kind in members))
         for member, kind in members:
             room.judge(kind)
             with archive.open(member) as content:
-                room.put(kind, content)
+                _put(room, kind, content)
 
 # %% ../../../nbs/1_preprocessing/sources/archives.ipynb #unpack-02
 _STREAMS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -243,7 +246,7 @@ def _swept(into: Path, key: str) -> Path:
     part.mkdir(parents=True)
     return part
 
-
+# %% ../../../nbs/1_preprocessing/sources/archives.ipynb #unpack-06
 def unpack(
     path: Path,  # zip, tar, tar.gz, tar.bz2 or tar.xz, whatever its name
     into: Path,  # gets a folder that is named by the hash of the archive

@@ -97,5 +97,5 @@ def _header(name: str, line: str, cells: Cells) -> list[str]:
         raise BadInput(name, "line 1", f"a header is needed: {error}") from None
     twice = [column for column in names if names.count(column) > 1]
     if twice:
-        raise BadInput(name, twice[0], "two columns have this name")
+        raise BadInput(name, twice[0], "two columns have this name: rename one of them")
     return names

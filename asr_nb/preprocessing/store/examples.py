@@ -12,7 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ...checks import BadInput
+from ...checks import BadInput, canonical_json, sha256
+from .fingerprints import module_hash
 
 # %% ../../../nbs/1_preprocessing/store/examples.ipynb #values-02
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,13 @@ class Reader:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         "Unpadded features of samples, shape (n,). Raises BadInput beyond the window."
         return self.compute(samples) if self.compute else samples
+
+    @property
+    def key(self) -> str:
+        "12 hex digits: change with the fingerprint, and with the code of the module of `compute`."
+        module = getattr(self.compute, "__module__", None) or "__main__"
+        code = "" if module == "__main__" else module_hash(module)  # a notebook's cell has no file
+        return sha256(canonical_json([self.fingerprint, code]))[:12]
 
 # %% ../../../nbs/1_preprocessing/store/examples.ipynb #inputs-02
 class Unwritable(BadInput):
