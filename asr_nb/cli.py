@@ -41,20 +41,20 @@ Parameters = Annotated[
 ]
 
 
-def parse_parameters(given: list[str]) -> dict[str, Any]:
-    "`NAME=VALUE` texts as a mapping; values are read as YAML. Raises BadInput."
+def parse_parameters(texts: list[str]) -> dict[str, Any]:  # texts: NAME=VALUE each
+    "The parameters as a mapping; values are read as YAML. Raises BadInput."
     import yaml
 
-    found = {}
-    for text in given:
+    parameters = {}
+    for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
             raise BadInput("-p", text, "NAME=VALUE is needed")
         try:
-            found[name] = yaml.safe_load(value)
+            parameters[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            found[name] = value
-    return found
+            parameters[name] = value
+    return parameters
 
 # %% ../nbs/9_cli.ipynb #run-02
 @app.command()
