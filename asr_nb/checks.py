@@ -43,7 +43,7 @@ class BadInput(ValueError):
             return type(self)(field, "(not shown)", self.allowed)
         return type(self)(field, self.value, self.allowed, self.problem)
 
-
+# %% ../nbs/0_checks.ipynb #input-02b
 def _names(value: str, names: Iterable[str]) -> str:
     "The allowed names as a phrase, near ones first."
     names = sorted(names)

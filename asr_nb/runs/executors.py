@@ -328,7 +328,7 @@ def _execute_all(session: _Session, runs: Sequence[Run]) -> None:
                 session.settle(waiting.pop(future), ending.status, ending.reason, time)
             session.terminal.present(list(session.watched.values()))
 
-# %% ../../nbs/6_runs/executors.ipynb #run-04
+# %% ../../nbs/6_runs/executors.ipynb #stages-02
 def _execute_stages(
     session: _Session, runs: Sequence[Run], plan: Sequence[Run], todo: Collection[str]
 ) -> None:
@@ -341,7 +341,7 @@ def _execute_stages(
             begun = _admitted(session, begun, standing(experiment, plan, root))
         _execute_all(session, _ready(session, begun))
 
-
+# %% ../../nbs/6_runs/executors.ipynb #run-04
 def run_local(
     experiment: Experiment,
     runs: Sequence[Run],  # from plan_runs, perhaps a selection

@@ -55,7 +55,7 @@ def _several_or_probed(experiment: Experiment) -> bool:
 _PREPARED = {"prepared": ("prepare",)}
 _MODEL, _MODEL_RECIPE = ("model",), ("model", "recipe")
 
-_ALL = (
+_BEFORE_TRAINING = (
     Stage(
         "prepare",
         "What is in the corpus, and can its models read it?",
@@ -78,6 +78,10 @@ _ALL = (
         enough="baseline",
         condition=_several_or_probed,
     ),
+)
+
+# %% ../../nbs/6_runs/pipeline.ipynb #registry-02c
+_TRAINING_AND_AFTER = (
     Stage(
         "train",
         "What does the model learn by this recipe?",
@@ -112,7 +116,9 @@ _ALL = (
 )
 
 # %% ../../nbs/6_runs/pipeline.ipynb #registry-02b
-STAGES: dict[str, Stage] = {stage.name: stage for stage in _ALL}  # in the order of execution
+STAGES: dict[str, Stage] = {  # in the order of execution
+    stage.name: stage for stage in (*_BEFORE_TRAINING, *_TRAINING_AND_AFTER)
+}
 
 
 def planned_stages() -> list[Stage]:

@@ -76,7 +76,7 @@ class Veil:
         "An error as it may be shown."
         return sanitised(type(error).__name__, str(error)) if self else str(error)
 
-
+# %% ../../nbs/6_runs/privacy.ipynb #veil-02b
 OPEN = Veil()
 
 
