@@ -37,7 +37,9 @@ def prepared(folder: Path) -> dict[str, Any]:
     for place in sorted((folder / "store").iterdir()):
         rows, levels = lines(place / "manifest.jsonl"), lines(place / "measures.jsonl")
         rows = [{k: v for k, v in row.items() if "sha256" not in k} for row in rows]
-        features = [np.fromfile(file, np.float16) for file in place.glob("features-*/*/numbers.bin")]
+        features = [
+            np.fromfile(file, np.float16) for file in place.glob("features-*/*/numbers.bin")
+        ]
         values = np.concatenate(features).astype(np.float64)
         sets[place.name] = {
             "rows": digest(rows),
@@ -60,7 +62,8 @@ def written(folder: Path) -> dict[str, Any]:
 def history(folder: Path) -> list[dict[str, Any]]:
     """Learning rates and losses of a training run, without the norms of its gradients."""
     return [
-        {k: v for k, v in row.items() if k != "grad_norm"} for row in lines(folder / "metrics.jsonl")
+        {k: v for k, v in row.items() if k != "grad_norm"}
+        for row in lines(folder / "metrics.jsonl")
     ]
 
 
@@ -129,7 +132,11 @@ def difference(stored: Any, fresh: Any, where: str = "") -> str:
 
 def check(stage: str, folder: Path, renew: bool, golden: Path = GOLDEN) -> None:
     """Hold a run's result against the stored one; renew: store it, if the stage has another version than the stored one."""
-    path, versions, result = golden / f"{stage}.json", needed_versions(stage), result_of(stage, folder)
+    path, versions, result = (
+        golden / f"{stage}.json",
+        needed_versions(stage),
+        result_of(stage, folder),
+    )
     stored = json.loads(path.read_text("utf-8")) if path.exists() else {}
     changed = difference(stored.get("result"), result)
     if stored.get("versions") == versions and changed:

@@ -10,7 +10,14 @@ import pytest
 from asr_nb.runs.pipeline import STAGES, planned_stages
 from conftest import run_folders
 
-TOY = ("prepare", "baseline", "train", "evaluate", "audit", "card")  # headroom: see test_headroom.py
+TOY = (
+    "prepare",
+    "baseline",
+    "train",
+    "evaluate",
+    "audit",
+    "card",
+)  # headroom: see test_headroom.py
 
 
 def folder_of(root: Path, stage: str) -> Path:
