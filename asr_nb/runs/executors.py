@@ -107,9 +107,9 @@ def own(root: Path, experiment: Experiment) -> None:
 # %% ../../nbs/6_runs/executors.ipynb #slots-02
 def gpu_ids() -> list[str]:
     "The ids of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them."
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if asked is not None:
-        return [name for name in asked.split(",") if name.strip() not in ("", "-1")]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
         text = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False

@@ -229,7 +229,7 @@ def enough_disk(run: Run, experiment: Experiment, folder: str | Path) -> None:
 def training_utterances(
     experiment: Experiment, runs: Sequence[Run], root: str | Path
 ) -> int | None:
-    "How many utterances will be trained on, if that is known: prepared already, or asked of a generator."
+    "How many utterances will be trained on, if that is known: counted in the prepared corpus, or set for a generator."
     manifest = kept(Path(root) / runs[0].name, "store") / experiment.corpus.name / "manifest.jsonl"
     if manifest.is_file():
         lines = manifest.read_text(encoding="utf-8").split("\n")  # splitlines() cuts at U+2028 too
