@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def _tree(node: Any) -> Any:
     return [_tree(item) for item in node] if isinstance(node, list) else repr(node)
 
 # %% ../../nbs/6_runs/keys.ipynb #code-02b
+@lru_cache(1000)  # a notebook is read for each of its runs
 def cell_code(source: str) -> str:
     "What a code cell does, as text that is equal for cells that do the same; empty if it does nothing."
     try:

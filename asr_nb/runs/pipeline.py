@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asr_nb.runs.experiment import Experiment
 
 # %% auto #0
-__all__ = ['STAGES', 'Stage', 'planned_stages', 'fixed_parameters', 'path_parameters', 'position', 'needed_versions', 'stage_of']
+__all__ = ['STAGES', 'Stage', 'planned_stages', 'fixed_parameters', 'path_parameters', 'position', 'needed_versions', 'is_run_of']
 
 # %% ../../nbs/6_runs/pipeline.ipynb #stage-02
 def _always(experiment: Experiment) -> bool:
@@ -149,6 +149,6 @@ def needed_versions(stage: str) -> dict[str, int]:
     return {name: versions[name] for name in STAGES if name in versions}
 
 
-def stage_of(run: str, names: Iterable[str]) -> bool:  # run: "train-micro-full-1a2b3c4d"
+def is_run_of(run: str, names: Iterable[str]) -> bool:  # run: "train-micro-full-1a2b3c4d"
     "Whether a run's name says that it is of one of the stages."
     return run.startswith(tuple(f"{name}-" for name in names))

@@ -22,7 +22,7 @@ from .budget import FLOOR_BYTES, prepared_text, training_bytes
 from .experiment import Experiment, lab_folder
 from .keys import run_key
 from .notebook import check_parameters, declared_parameters
-from .pipeline import STAGES, Stage, fixed_parameters, planned_stages, stage_of
+from .pipeline import STAGES, Stage, fixed_parameters, planned_stages, is_run_of
 from .privacy import EXPERIMENT, HIDDEN, PRIVATE, kept
 from .record import is_finished, read_result
 from ..training.recipes import Recipe, with_overrides
@@ -54,9 +54,9 @@ class Run:
         missing = [name for name in self.upstream if name in bad]
         there = [name for name in self.upstream if name not in bad]
         enough = STAGES[self.stage].enough
-        if enough and any(stage_of(name, [enough]) for name in there):
+        if enough and any(is_run_of(name, [enough]) for name in there):
             roots = [stage.name for stage in planned_stages() if not stage.upstream]
-            missing = [name for name in missing if stage_of(name, roots)]
+            missing = [name for name in missing if is_run_of(name, roots)]
         return next(iter(missing), "")
 
 # %% ../../nbs/6_runs/plan.ipynb #plan-02
