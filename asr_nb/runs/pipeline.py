@@ -28,8 +28,8 @@ class Stage:
     question: str  # what its runs answer, in a line
     version: int = 1  # raised when the package changes the result of the same parameters
     axes: tuple[str, ...] = ()  # a run for each "model", or "model" and "recipe"; () = one run
+    # what it reads, by parameter: the stages whose runs (of the same model and recipe) it names
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    # ^ parameter: the stages whose runs it names, those of the same model and recipe
     after: tuple[str, ...] = ()  # further stages that it builds on
     depends: tuple[str, ...] = ()  # parts of the experiment in its key: names in `keys.PARTS`
     enough: str = ""  # one finished run of that stage will do; "" = all it builds on is needed
