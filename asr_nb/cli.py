@@ -58,6 +58,9 @@ def parse_parameters(texts: list[str]) -> dict[str, Any]:  # texts: NAME=VALUE e
     return parameters
 
 # %% ../nbs/9_cli.ipynb #run-02
+NAMES = ", ".join(stage.name for stage in planned_stages())
+
+
 @app.command()
 def plan(experiment: ExperimentName, out: Out = RUNS, param: Parameters = []) -> None:  # noqa: B006
     """Say what would be run, and what would be refused.
@@ -76,9 +79,6 @@ def plan(experiment: ExperimentName, out: Out = RUNS, param: Parameters = []) ->
     refuse_schedules(spec, runs, root)
 
 # %% ../nbs/9_cli.ipynb #run-02b
-NAMES = ", ".join(stage.name for stage in planned_stages())
-
-
 @app.command()
 def run(
     experiment: ExperimentName,

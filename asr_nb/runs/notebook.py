@@ -317,7 +317,7 @@ def _tidy_outputs(outputs: list, change: Callable[[str], str]) -> list:
             }
     return [output for output in remaining if output.output_type != "stream" or output.text.strip()]
 
-
+# %% ../../nbs/6_runs/notebook.ipynb #redact-02
 def _redacted_outputs(outputs: list) -> list:
     "What the cells showed on purpose: no words that a library printed, and of an error its type."
     for output in outputs:
