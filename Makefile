@@ -8,13 +8,17 @@ OUT ?= demo_run
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test install sync clean
+.PHONY: demo test golden install sync clean
 
 demo: $(INSTALLED)
 	$(BIN)/asr-nb demo --out $(OUT)
 
 test: $(DEVELOPED)
 	$(BIN)/python tools/test.py
+
+# Store the results of the stages whose version was raised (see tests/golden.py).
+golden: $(DEVELOPED)
+	$(BIN)/python -m pytest -k golden_result --golden tests/test_golden.py tests/test_headroom.py
 
 install: $(INSTALLED)
 

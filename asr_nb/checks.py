@@ -19,32 +19,38 @@ from typing import Any, TypeVar
 
 # %% ../nbs/0_checks.ipynb #input-02
 class BadInput(ValueError):
-    "An input that can't be used: the field, its value, and what is allowed."
+    "An input that can't be used, in one line: the field, the value or what is wrong, what is allowed."
 
     def __init__(
         self,
         field: str,  # where it stands, e.g. `recipes[1]`
         value: object,  # what was found there
         allowed: str | Iterable[str],  # a phrase, or the names that would do
+        problem: str = "",  # what is wrong, as a clause; "" = the value can't be used
     ):
-        self.field, self.value = field, value
+        self.field, self.value, self.problem = field, value, problem
         self.allowed = allowed if isinstance(allowed, str) else _names(str(value), allowed)
-        super().__init__(f"{field}: {value!r} can't be used; {self.allowed}")
+        problem = problem or f"{value!r} can't be used"
+        super().__init__(f"{field}: {problem}; {self.allowed}")
 
-    def __reduce__(self) -> tuple:
-        return type(self), (
-            self.field,
-            self.value,
-            self.allowed,
-        )  # so that a worker process can raise it
+    def __reduce__(self) -> tuple:  # so that a worker process can raise it
+        return type(self), (self.field, self.value, self.allowed, self.problem)
 
+    def within(self, where: str, hidden: bool = False) -> "BadInput":  # hidden: without the value
+        "The same refusal, its field named as a part of `where`."
+        field = f"{where}.{self.field}"
+        if hidden:
+            return type(self)(field, "(not shown)", self.allowed)
+        return type(self)(field, self.value, self.allowed, self.problem)
 
+# %% ../nbs/0_checks.ipynb #input-02b
 def _names(value: str, names: Iterable[str]) -> str:
     "The allowed names as a phrase, near ones first."
     names = sorted(names)
     near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
-    listed = f"allowed: {', '.join(names)}" if names else "nothing is allowed here"
-    return f"did you mean {' or '.join(near)}? {listed}" if near else listed
+    allowed = ", ".join(name or "nothing" for name in names)
+    phrase = f"allowed: {allowed}" if names else "nothing is allowed here"
+    return f"did you mean {' or '.join(near)}? {phrase}" if near else phrase
 
 
 def one_of(field: str, value: str, names: Iterable[str]) -> str:
@@ -64,16 +70,14 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if kind is Any:
         return True, value
     if origin in (typing.Union, types.UnionType):
-        return next(
-            (found for found in (_fits(value, a) for a in arguments) if found[0]), (False, value)
-        )
+        return next((fit for fit in (_fits(value, a) for a in arguments) if fit[0]), (False, value))
     if origin is tuple:
-        found = (
+        items = (
             [_fits(v, arguments[0]) for v in value]
             if isinstance(value, (list, tuple))
             else [(False, value)]
         )
-        return all(ok for ok, _ in found), tuple(v for _, v in found)
+        return all(ok for ok, _ in items), tuple(v for _, v in items)
     if origin is dict:
         return isinstance(value, Mapping), dict(value) if isinstance(value, Mapping) else value
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
@@ -104,27 +108,24 @@ def from_mapping(
         raise BadInput(where, data, f"a mapping with the keys of {cls.__name__} is needed")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    kept = {}
+    values = {}
     for key, value in data.items():
-        one_of(f"{where}.{key} (an unknown key)", key, fields)
-        ok, kept[key] = _fits(value, hints[key])
-        if not ok:
+        if key not in list(fields):  # a list: a YAML key may be anything
+            raise BadInput(f"{where}.{key}", key, fields, "there is no such key")
+        fits, values[key] = _fits(value, hints[key])
+        if not fits:
             raise BadInput(
                 f"{where}.{key}", value, f"a value of type {_type_name(hints[key])} is needed"
             )
     for name, f in fields.items():
-        if (
-            name not in kept
-            and f.default is dataclasses.MISSING
-            and f.default_factory is dataclasses.MISSING
-        ):
-            raise BadInput(
-                f"{where}.{name}", None, f"it is required, of type {_type_name(hints[name])}"
-            )
+        required = f.default is f.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            needed = f"a value of type {_type_name(hints[name])} is needed"
+            raise BadInput(f"{where}.{name}", None, needed, "it is missing")
     try:
-        return cls(**kept)
+        return cls(**values)
     except BadInput as error:
-        raise BadInput(f"{where}.{error.field}", error.value, error.allowed) from None
+        raise error.within(where) from None
 
 # %% ../nbs/0_checks.ipynb #write-02
 def write_atomic(path: str | Path, data: bytes | str) -> Path:

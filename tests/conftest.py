@@ -25,6 +25,17 @@ BEGUN_FIRST = (
 )  # minutes each: a late one would run alone
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make golden`: store the results of stages that have another version instead of comparing them."""
+    parser.addoption("--golden", action="store_true", help="store the results of the stages")
+
+
+@pytest.fixture
+def renew_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether stored results are to be renewed."""
+    return request.config.getoption("--golden")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take minutes come first; the order within a file stays."""
     items.sort(

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import command, result, run_folders
+from conftest import Said, command, result, run_folders
 
 GOOD = """
 name: calls
@@ -28,16 +29,20 @@ recipes: [full]
 """
 
 
-def refused(said, *words: str) -> None:
-    assert said.code == 2, (said.code, said.out, said.err)
-    lines = [line for line in said.err.splitlines() if "can't be used" in line]
-    assert len(lines) == 1 and "Traceback" not in said.err, said.err
+def refused(answer: Said, *words: str) -> None:
+    """One line, from the command or from a run, and it reads: field, what is wrong, what is allowed."""
+    assert answer.code == 2, (answer.code, answer.out, answer.err)
+    lines = [
+        line for line in answer.err.splitlines() if re.match("asr-nb: |failed .*bad input: ", line)
+    ]
+    assert len(lines) == 1 and "Traceback" not in answer.err, answer.err
+    assert re.search(r": [^;]+; .", lines[0]), lines[0]
     for word in words:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, named",
     [
         (("run", "dmeo"), ("experiment", "dmeo", "did you mean demo")),
         (("plan", "dmeo"), ("dmeo", "demo")),
@@ -53,13 +58,13 @@ def refused(said, *words: str) -> None:
         (("status", "nowhere"), ("nowhere",)),
     ],
 )
-def test_unknown_names(tmp_path: Path, words: tuple[str, ...], told: tuple[str, ...]) -> None:
-    refused(command(*words, cwd=tmp_path), *told)
+def test_unknown_names(tmp_path: Path, words: tuple[str, ...], named: tuple[str, ...]) -> None:
+    refused(command(*words, cwd=tmp_path), *named)
     assert not any(tmp_path.rglob("*.ipynb"))
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, named",
     [
         (("recipes: [full]", "recipes: [ful]"), ("recipes[0]", "ful", "full")),
         (
@@ -85,11 +90,11 @@ def test_unknown_names(tmp_path: Path, words: tuple[str, ...], told: tuple[str, 
     ],
 )
 def test_experiments_that_say_something_wrong(
-    tmp_path: Path, change: tuple[str, str], told: tuple[str, ...]
+    tmp_path: Path, change: tuple[str, str], named: tuple[str, ...]
 ) -> None:
     assert change[0] in SYNTHETIC
     (tmp_path / "calls.yaml").write_text(SYNTHETIC.replace(*change))
-    refused(command("run", "calls.yaml", cwd=tmp_path), *told)
+    refused(command("run", "calls.yaml", cwd=tmp_path), *named)
 
 
 def speech(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -160,8 +165,8 @@ def test_bad_rows_are_in_the_ledger_with_their_reason_and_the_rest_is_prepared(
     )
     with open(tmp_path / "clips" / "manifest.jsonl", "a") as manifest:
         manifest.writelines(json.dumps(row) + "\n" for row in zoo(tmp_path / "clips"))
-    said = command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path)
-    assert said.code == 0, said.err
+    answer = command("run", "calls.yaml", "--stage", "prepare", "--out", "runs", cwd=tmp_path)
+    assert answer.code == 0, answer.err
     folder = run_folders(tmp_path / "runs" / "calls")["prepare"]
     ledger = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
     reasons = {Path(row["id"]).stem: row["reason"] for row in ledger}
@@ -178,8 +183,8 @@ def test_too_many_bad_rows_stop_it_and_the_report_stays_readable(tmp_path: Path)
         test_speakers=["s2"],
         dev_speakers=["s3"],
     )
-    said = command("run", "calls.yaml", "--out", "runs", cwd=tmp_path)
-    refused(said, "audio_missing")
+    answer = command("run", "calls.yaml", "--out", "runs", cwd=tmp_path)
+    refused(answer, "audio_missing")
     folder = run_folders(tmp_path / "runs" / "calls")["prepare"]
     notebook = json.loads((folder / "prepare.ipynb").read_text())
     assert "RUN DID NOT FINISH" in "".join(notebook["cells"][0]["source"])
@@ -207,7 +212,7 @@ def test_the_same_sound_in_test_and_train(tmp_path: Path) -> None:
 
 def test_out_that_is_not_ours(tmp_path: Path, toy: Path) -> None:
     (tmp_path / "file").write_text("")
-    refused(command("run", "toy", "--out", tmp_path / "file"), "out")
+    refused(command("run", "toy", "--out", tmp_path / "file"), "out", "can't be written to")
     (tmp_path / "toy.yaml").write_text(SYNTHETIC.replace("name: calls", "name: toy", 1))
     refused(command("run", tmp_path / "toy.yaml", "--out", toy.parent), "another experiment")
 
@@ -229,6 +234,15 @@ def test_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
         text=True,
         env={**os.environ},
     )
-    assert done.returncode == 2 and "disk" in done.stderr and "Traceback" not in done.stderr, (
-        done.stderr
-    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "disk: only 0.0 MB are free; prepare-" in done.stderr and "needs 0.5 GB" in done.stderr
+
+
+def test_the_plan_says_what_the_corpus_takes_or_why_nobody_can_know(tmp_path: Path) -> None:
+    corpus(tmp_path, [], split="speaker", test_speakers=["s1"], dev_speakers=["s2"])
+    planned = command("plan", "calls.yaml", "--out", "runs", cwd=tmp_path)
+    (line,) = [line for line in planned.out.splitlines() if "prepare-" in line]
+    assert planned.code == 0 and re.search(r"disk: \d+\.\d MB$", line), planned.out + planned.err
+    text = (tmp_path / "calls.yaml").read_text()
+    (tmp_path / "calls.yaml").write_text(text.replace("text: text", "text: transcript"))
+    refused(command("plan", "calls.yaml", cwd=tmp_path), "transcript", "text")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import golden
 import pytest
 from asr_nb.preprocessing.sources.nonspeech import SOUNDS
 from asr_nb.runs.experiment import experiment_names, load_experiment, quiet_set, unmeasured
@@ -58,6 +59,10 @@ def test_the_sweep_looks_at_dev_and_probes(swept: Path) -> None:
         any("source" in text for text in micro["warnings"])
         and "nonspeech.words_per_minute" in micro["metrics"]
     )
+
+
+def test_golden_result_of_the_headroom(swept: Path, renew_golden: bool) -> None:
+    golden.check("headroom", run_folders(swept / "runs" / "sweep")["headroom"], renew_golden)
 
 
 def test_plan_says_it_before_anything_is_trained(swept: Path, tmp_path: Path) -> None:

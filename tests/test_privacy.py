@@ -24,7 +24,7 @@ CANARIES = (
     "tumtumtree",
     "frumious",
 )
-TEXT, SPEAKER, CALL, TAG, FOLDER, FILE, HEARD, BROKEN = CANARIES
+TEXT, SPEAKER, CALL, TAG, FOLDER, FILE, WITNESS, BROKEN = CANARIES
 YAML = f"""
 name: NAME
 question: Does a private corpus stay private?
@@ -41,8 +41,8 @@ tests:
   - {{name: noise, role: nonspeech, source: nonspeech, language: en, options: {{each: 1, seed: 3}}}}
 models: [micro]
 witnesses:
-  - {{name: theirs, family: external, source: "transcripts:{FOLDER}/{HEARD}.jsonl"}}
-  - {{name: others, family: external, source: "transcripts:{FOLDER}/{HEARD}-all.jsonl"}}
+  - {{name: theirs, family: external, source: "transcripts:{FOLDER}/{WITNESS}.jsonl"}}
+  - {{name: others, family: external, source: "transcripts:{FOLDER}/{WITNESS}-all.jsonl"}}
 recipes: [{{name: short, base: full, steps: 3, evaluations: 1, batch_size: 4}}]
 """
 ROWS = ("train", "train", "train", "train", "dev", "test", "test", "test")
@@ -59,12 +59,12 @@ def plant(folder: Path) -> None:
         )
     )
     rows = []
-    for n, (split, said) in enumerate(zip(ROWS, spoken, strict=True)):
-        (folder / f"{FILE}-{n}.flac").write_bytes(said.audio)
+    for n, (split, clip) in enumerate(zip(ROWS, spoken, strict=True)):
+        (folder / f"{FILE}-{n}.flac").write_bytes(clip.audio)
         rows.append(
             {
                 "file": f"{FILE}-{n}.flac",
-                "text": f"{said.text} {TEXT}",
+                "text": f"{clip.text} {TEXT}",
                 "split": split,
                 "dialect": TAG,
                 "speaker": f"{SPEAKER}-{n % 3}",
@@ -75,12 +75,12 @@ def plant(folder: Path) -> None:
     rows += [{**rows[0], "file": f"{BROKEN}.flac"}, {**rows[0], "file": f"{FILE}-missing.flac"}]
     lines = [json.dumps(row) for row in rows] + [f'{{"file": "{FILE}-cut.flac", "text": "{TEXT}']
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
-    heard = [
-        json.dumps({"id": f"{FILE}-{n}.flac", "text": f"{HEARD} {rows[n]['text']}"}) + "\n"
+    transcripts = [
+        json.dumps({"id": f"{FILE}-{n}.flac", "text": f"{WITNESS} {rows[n]['text']}"}) + "\n"
         for n in (5, 6, 7)
     ]
-    (folder / f"{HEARD}-all.jsonl").write_text("".join(heard))
-    (folder / f"{HEARD}.jsonl").write_text("".join(heard[:2]))
+    (folder / f"{WITNESS}-all.jsonl").write_text("".join(transcripts))
+    (folder / f"{WITNESS}.jsonl").write_text("".join(transcripts[:2]))
 
 
 def found_in(text: str | bytes, strings: tuple[str, ...] = CANARIES) -> set[str]:
@@ -116,38 +116,38 @@ def leaks(root: Path, strings: tuple[str, ...] = CANARIES) -> list[str]:
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
-    """The folder of the private experiment after the whole way, and what the commands said."""
+    """The folder of the private experiment after the whole way, and what the commands answered."""
     place = tmp_path_factory.mktemp("privacy")
     plant(place / FOLDER)
     (place / "calls.yaml").write_text(YAML.replace("NAME", "calls").replace("SHARE", "0.5"))
-    ran = command(
+    first = command(
         "run", "calls.yaml", "--out", "runs", "--force", "-p", "keep_states=true", cwd=place
     )  # the micro model is good at it already
-    assert ran.code == 0, ran.err
+    assert first.code == 0, first.err
     folders = run_folders(place / "runs" / "calls")
-    said = [
-        ran,
+    answers = [
+        first,
         command("plan", "calls.yaml", "--out", "runs", cwd=place),
         command("status", "runs", cwd=place),
         command("compare", folders["baseline-micro"], folders["evaluate-micro-short"], cwd=place),
         command("card", folders["train-micro-short"], cwd=place),
         command("labbook", "runs", cwd=place),
     ]
-    assert not any(one.code for one in said), [one.err for one in said if one.code]
-    return place / "runs" / "calls", said
+    assert not any(one.code for one in answers), [one.err for one in answers if one.code]
+    return place / "runs" / "calls", answers
 
 
 def test_no_word_or_name_leaves_the_private_folders(calls: tuple[Path, list[Said]]) -> None:
-    root, said = calls
+    root, answers = calls
     assert leaks(root.parent) == []
-    assert [found_in(one.out + one.err) for one in said] == [set()] * len(said)
+    assert [found_in(one.out + one.err) for one in answers] == [set()] * len(answers)
     kinds = {path.suffix for path in root.parent.rglob("*") if "private" not in path.parts}
     assert {".ipynb", ".json", ".jsonl", ".html", ".md", ".yaml"} <= kinds, (
         "the search had something to look at"
     )
 
 
-def test_nothing_that_was_heard_or_said_is_shown(calls: tuple[Path, list[Said]]) -> None:
+def test_no_utterance_is_shown(calls: tuple[Path, list[Said]]) -> None:
     from asr_nb.evaluation.decoding import read_predictions
 
     root, _ = calls
@@ -192,7 +192,7 @@ def test_the_search_would_find_them(calls: tuple[Path, list[Said]]) -> None:
         TAG,
         FOLDER,
         FILE,
-        HEARD,
+        WITNESS,
         BROKEN,
     }
     copy = root.parent / "leak.md"
@@ -255,9 +255,9 @@ def test_a_witness_that_lacks_an_utterance_is_warned_of_without_its_name(
     calls: tuple[Path, list[Said]],
 ) -> None:
     root, _ = calls
-    told = result(run_folders(root)["audit"])
-    assert any("theirs is no witness on calls: BadInput (" in text for text in told["warnings"])
-    assert told["metrics"]["calls.micro.short.unsupported_spans"]["n"] == 3
+    record = result(run_folders(root)["audit"])
+    assert any("theirs is no witness on calls: BadInput (" in text for text in record["warnings"])
+    assert record["metrics"]["calls.micro.short.unsupported_spans"]["n"] == 3
 
 
 def test_a_second_call_changes_nothing_and_a_clone_without_private_folders_counts_as_done(
@@ -272,19 +272,21 @@ def test_a_second_call_changes_nothing_and_a_clone_without_private_folders_count
         tmp_path / "runs" / "calls",
         ignore=shutil.ignore_patterns("private", "model", ".lock"),
     )
-    said = command("run", "calls.yaml", "--out", tmp_path / "runs", cwd=root.parent.parent)
+    answer = command("run", "calls.yaml", "--out", tmp_path / "runs", cwd=root.parent.parent)
     assert (
-        said.code == 0 and "finished before" in said.err and "finished prepare" not in said.err
-    ), said.err
+        answer.code == 0
+        and "finished before" in answer.err
+        and "finished prepare" not in answer.err
+    ), answer.err
 
 
 def test_a_stage_that_fails_says_no_name_either(tmp_path: Path) -> None:
     plant(tmp_path / FOLDER)
     (tmp_path / "calls.yaml").write_text(YAML.replace("NAME", "calls").replace("SHARE", "0.01"))
-    said = command("run", "calls.yaml", "--out", "runs", "--stage", "prepare", cwd=tmp_path)
+    answer = command("run", "calls.yaml", "--out", "runs", "--stage", "prepare", cwd=tmp_path)
     (folder,) = (tmp_path / "runs" / "calls").glob("prepare-*")
-    assert said.code == 2 and "BadInput" in said.err
-    assert found_in(said.out + said.err) == set() and leaks(tmp_path / "runs") == []
+    assert answer.code == 2 and "BadInput" in answer.err
+    assert found_in(answer.out + answer.err) == set() and leaks(tmp_path / "runs") == []
     report = (folder / "prepare.ipynb").read_text(encoding="utf-8")
     assert (
         "DID NOT FINISH" in report and "BadInput" in report and result(folder)["status"] == "failed"
@@ -292,7 +294,7 @@ def test_a_stage_that_fails_says_no_name_either(tmp_path: Path) -> None:
     assert "max_quarantine" in (folder / "private" / "error.txt").read_text(), (
         "its owner can read what was wrong"
     )
-    assert "private/error.txt" in said.err
+    assert "private/error.txt" in answer.err
 
 
 UNRULY = """
@@ -319,13 +321,13 @@ def test_what_is_printed_or_raised_is_not_kept(tmp_path: Path, ending: str) -> N
         nbformat.v4.new_code_cell(UNRULY.replace("ENDING", ending)),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "unruly.ipynb")
-    told = execute(
+    outcome = execute(
         tmp_path / "unruly.ipynb",
         root / "run",
         {"stage": "unruly", "experiment": "calls", "run": "run", "parameters": {}},
     )
-    assert told.status == "failed" and ending.split("(")[0] in told.reason
-    assert found_in(told.reason) == set() and leaks(root) == []
+    assert outcome.status == "failed" and ending.split("(")[0] in outcome.reason
+    assert found_in(outcome.reason) == set() and leaks(root) == []
     assert not list(root.glob("run/**/*.part.ipynb"))
     assert found_in((root / "run" / "private" / "error.txt").read_bytes()), (
         "its owner can read what was wrong"
@@ -345,12 +347,14 @@ def test_what_the_plan_refuses_is_not_named(tmp_path: Path) -> None:
     ):
         new = f"path: {FOLDER}-elsewhere\n" if "path" in change else f"split: {TAG}"
         (tmp_path / "wrong.yaml").write_text(text.replace(change, new))
-        said = command("plan", "wrong.yaml", cwd=tmp_path)
-        assert (said.code, said.out, said.err.count("\n"), found_in(said.err)) == (
+        answer = command("plan", "wrong.yaml", cwd=tmp_path)
+        assert (answer.code, answer.out, answer.err.count("\n"), found_in(answer.err)) == (
             2,
             "",
             1,
             set(),
-        ) and line in said.err
-    said = command("run", "calls.yaml", "--engine", "ray", cwd=tmp_path)
-    assert said.code == 2 and "private" in said.err and not (tmp_path / "papermill_runs").exists()
+        ) and line in answer.err
+    answer = command("run", "calls.yaml", "--engine", "ray", cwd=tmp_path)
+    assert (
+        answer.code == 2 and "private" in answer.err and not (tmp_path / "papermill_runs").exists()
+    )

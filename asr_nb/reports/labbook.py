@@ -34,7 +34,7 @@ from asr_nb.evaluation.intervals import (
 )
 from ..evaluation.summary import Metric, compared_metrics
 from .tables import failed, reconciliation
-from ..runs.plan import STAGES
+from ..runs.pipeline import path_parameters, position
 from ..runs.privacy import NOTE, is_private
 from ..runs.record import SPEC, Record, read_result
 
@@ -149,8 +149,10 @@ def report_html(path: str | Path) -> str:
     return clean(exporter.from_notebook_node(notebook)[0])
 
 # %% ../../nbs/7_reports/labbook.ipynb #collect-02
-# Parameters that name other runs
-PATHS = {"experiment", "prepared", "trained", "baseline", "evaluated", "first", "second"}
+PATHS = path_parameters() | {
+    "first",
+    "second",
+}  # parameters that name other runs, today's and those of old runs
 
 # %% ../../nbs/7_reports/labbook.ipynb #collect-02b
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ def _seen(folder: Path) -> Seen:
 
 
 def _order(run: Seen) -> tuple[int, str]:
-    return STAGES.index(run.stage) if run.stage in STAGES else len(STAGES), run.folder.name
+    return position(run.stage), run.folder.name
 
 
 def labs(root: str | Path) -> list[Lab]:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,16 +43,16 @@ def locked(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         file = open(root / LOCK, "a+")
     except OSError as error:
-        raise BadInput(
-            "out", str(root), f"a folder that can be written to is needed ({error.strerror})"
-        ) from None
+        reason = f"{root} can't be written to ({error.strerror})"
+        raise BadInput("out", str(root), "another folder is needed", reason) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
+            owner = f"process {file.read().strip() or 'unknown'} works in {root} now"
             raise BadInput(
-                "out", str(root), f"process {file.read().strip() or 'unknown'} works in it now"
+                "out", str(root), "wait for its end, or give another folder", owner
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -98,8 +98,8 @@ def own(root: Path, experiment: Experiment) -> None:
         raise BadInput(
             "out",
             str(root),
-            "it belongs to another experiment: its corpus or test sets differ; "
             "give this one another name or --out",
+            f"{root} belongs to another experiment, whose corpus or test sets differ",
         )
     write_atomic(file, canonical_json(mark) + "\n")
     write_experiment(experiment, root / "experiment.yaml")
@@ -107,19 +107,17 @@ def own(root: Path, experiment: Experiment) -> None:
 # %% ../../nbs/6_runs/executors.ipynb #slots-02
 def gpu_ids() -> list[str]:
     "The ids of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them."
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if asked is not None:
-        return [name for name in asked.split(",") if name.strip() not in ("", "-1")]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
-        listed = subprocess.run(
+        text = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [
-        str(n)
-        for n, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))
-    ]
+    gpus = [line for line in text.splitlines() if line.startswith("GPU ")]
+    return [str(n) for n in range(len(gpus))]
 
 
 def devices(slots: int = 0) -> list[str]:  # slots: 0 = one a GPU, or two on a CPU
@@ -221,9 +219,7 @@ class Outcome:
     skipped: list[str] = field(default_factory=list)  # finished before
     failed: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)  # or not begun because of a stop
-    declined: list[str] = field(
-        default_factory=list
-    )  # not worth training, by the verdict of the baselines
+    declined: list[str] = field(default_factory=list)  # not worth training, say the baselines
     blocked: list[str] = field(default_factory=list)  # something they build on did not finish
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -258,7 +254,7 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 # %% ../../nbs/6_runs/executors.ipynb #run-03
 @dataclass
-class _Engine:
+class _Session:
     "The state of one call of `run_local`."
 
     experiment: Experiment
@@ -266,11 +262,9 @@ class _Engine:
     lab: Path
     terminal: Terminal
     stop: Stop
-    free: queue.Queue
+    free: queue.Queue  # devices without a run
     force: bool
-    gate: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # by training run: the verdict it begins under
+    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)  # by training run: its gate's
     watched: dict[str, Watched] = field(default_factory=dict)
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -282,7 +276,7 @@ class _Engine:
                 return Ending("stopped", f"{reason} before it began", 0.0)
             self.watched[run.name] = Watched(run, self.root / run.name)
             source, spec = self.lab / f"{run.stage}.ipynb", run.spec(self.experiment.name)
-            spec |= {HEADROOM: self.gate[run.name]} if run.name in self.gate else {}
+            spec |= {HEADROOM: self.verdicts[run.name]} if run.name in self.verdicts else {}
             return execute(source, self.root / run.name, spec, device, self.stop)
         except Exception as error:  # the other runs go on
             return Ending("failed", f"{type(error).__name__}: {error}", 0.0)
@@ -290,52 +284,62 @@ class _Engine:
             self.watched.pop(run.name, None)
             self.free.put(device)
 
-    def settle(self, run: Run, ending: Ending) -> None:
-        "Keep and say how a run ended."
-        getattr(self.outcome, ending.status).append(run.name)
-        if ending.status != "finished":
-            self.outcome.reasons[run.name] = ending.reason
-        reason = f": {ending.reason}" if ending.reason else ""
-        self.terminal.event(f"{ending.status:8} {run.name} ({duration(ending.seconds)}){reason}")
+    def settle(self, run: Run, kind: str, reason: str, time: str = "") -> None:
+        "Keep and say what became of a run; kind: a field of Outcome."
+        getattr(self.outcome, kind).append(run.name)
+        if kind != "finished":
+            self.outcome.reasons[run.name] = reason
+        line = f"{kind:8} {run.name}{time}" + (f": {reason}" if reason else "")
+        self.terminal.event(line)
 
-    def admit(self, runs: Sequence[Run], found: Mapping[tuple[str, str], Verdict]) -> list[Run]:
-        "The training runs that begin; the others are declined."
-        begun = []
-        for run in runs:
-            told = self.gate[run.name] = decided(run, found, self.force)
-            if reason := declined(told):
-                self.outcome.declined.append(run.name)
-                self.outcome.reasons[run.name] = reason
-                self.terminal.event(f"declined {run.name}: {reason}")
-            else:
-                begun.append(run)
-        return begun
+# %% ../../nbs/6_runs/executors.ipynb #admit-02
+def _admitted(
+    session: _Session, runs: Sequence[Run], verdicts: Mapping[tuple[str, str], Verdict]
+) -> list[Run]:
+    "The training runs that begin; the others are declined."
+    for run in runs:
+        session.verdicts[run.name] = decided(run, verdicts, session.force)
+        if reason := declined(session.verdicts[run.name]):
+            session.settle(run, "declined", reason)
+    return [run for run in runs if run.name not in session.outcome.declined]
 
-    def stage(self, runs: Sequence[Run]) -> None:
-        "Execute runs that do not build on each other, and watch them."
-        bad = {
-            *self.outcome.failed,
-            *self.outcome.stopped,
-            *self.outcome.declined,
-            *self.outcome.blocked,
-        }
-        ready = []
-        for run in runs:
-            cause = run.blocked_by(bad)
-            if not cause:
-                enough_disk(run, self.experiment, self.root)
-                ready.append(run)
-            else:
-                self.outcome.blocked.append(run.name)
-                self.outcome.reasons[run.name] = f"{cause} did not finish"
-                self.terminal.event(f"blocked  {run.name}: {cause} did not finish")
-        with ThreadPoolExecutor(max_workers=max(1, len(ready))) as pool:
-            waiting: dict[Future, Run] = {pool.submit(self.execute, run): run for run in ready}
-            while waiting:
-                done, _ = wait(waiting, timeout=0.5)
-                for future in [f for f in waiting if f in done]:
-                    self.settle(waiting.pop(future), future.result())
-                self.terminal.present(list(self.watched.values()))
+
+def _ready(session: _Session, runs: Sequence[Run]) -> list[Run]:
+    "The runs with all they need; the others are blocked. Raises BadInput if the disk is too full."
+    outcome = session.outcome
+    bad = {*outcome.failed, *outcome.stopped, *outcome.declined, *outcome.blocked}
+    for run in runs:
+        if cause := run.blocked_by(bad):
+            session.settle(run, "blocked", f"{cause} did not finish")
+        else:
+            enough_disk(run, session.experiment, session.root)
+    return [run for run in runs if run.name not in outcome.blocked]
+
+
+def _execute_all(session: _Session, runs: Sequence[Run]) -> None:
+    "Execute runs that do not build on each other, and watch them."
+    with ThreadPoolExecutor(max_workers=max(1, len(runs))) as pool:
+        waiting: dict[Future, Run] = {pool.submit(session.execute, run): run for run in runs}
+        while waiting:
+            done, _ = wait(waiting, timeout=0.5)
+            for future in [f for f in waiting if f in done]:
+                ending = future.result()
+                time = f" ({duration(ending.seconds)})"
+                session.settle(waiting.pop(future), ending.status, ending.reason, time)
+            session.terminal.present(list(session.watched.values()))
+
+# %% ../../nbs/6_runs/executors.ipynb #stages-02
+def _execute_stages(
+    session: _Session, runs: Sequence[Run], plan: Sequence[Run], todo: Collection[str]
+) -> None:
+    "Execute what is left of the runs, stage by stage."
+    experiment, root = session.experiment, session.root
+    for stage, group in groupby(runs, key=lambda run: run.stage):
+        begun = [run for run in group if run.name in todo]
+        if stage == "train" and begun:  # how much there is to train on may be known only now
+            refuse_schedules(experiment, runs, root)
+            begun = _admitted(session, begun, standing(experiment, plan, root))
+        _execute_all(session, _ready(session, begun))
 
 # %% ../../nbs/6_runs/executors.ipynb #run-04
 def run_local(
@@ -346,9 +350,7 @@ def run_local(
     slots: int = 0,  # runs side by side; 0 = one a GPU, or two on a CPU
     hours: float = 0.0,  # stop in order after so many; 0 = no limit
     force: bool = False,  # train even where the baselines speak against it
-    plan: Sequence[
-        Run
-    ] = (),  # all runs of the experiment, if `runs` is a selection: where its baselines are
+    plan: Sequence[Run] = (),  # all runs, if `runs` is a selection: where its baselines are
     lab: Path | None = None,  # the folder of the run notebooks; the package's own
 ) -> Outcome:
     "Execute what is left of the runs. Raises BadInput before anything starts if it can't be done."
@@ -357,22 +359,13 @@ def run_local(
     free: queue.Queue = queue.Queue()
     for device in devices(slots):
         free.put(device)
+    session = _Session(experiment, root, lab or lab_folder(), terminal, stop, free, force)
     with locked(root), _signals(stop):
         own(root, experiment)
         refuse_schedules(experiment, runs, root)
         todo = left_to_do(runs, root)
-        engine = _Engine(experiment, root, lab or lab_folder(), terminal, stop, free, force)
-        engine.outcome.skipped = [run.name for run in runs if run.name not in todo]
-        for name in engine.outcome.skipped:
+        session.outcome.skipped = [run.name for run in runs if run.name not in todo]
+        for name in session.outcome.skipped:
             terminal.event(f"skipped  {name}: finished before")
-        for name, group in groupby(
-            (run for run in runs if run.name in todo), key=lambda run: run.stage
-        ):
-            stage = list(group)
-            if (
-                name == "train"
-            ):  # how much there is to train on, and whether it is worth it, may be known only now
-                refuse_schedules(experiment, runs, root)
-                stage = engine.admit(stage, standing(experiment, plan or runs, root))
-            engine.stage(stage)
-        return engine.outcome
+        _execute_stages(session, runs, plan or runs, todo)
+    return session.outcome

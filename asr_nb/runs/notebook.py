@@ -45,27 +45,24 @@ def parameters_cell(source: str | Path) -> str:
     cells = nbformat.read(source, as_version=4).cells
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
-        raise BadInput(
-            f"{Path(source).name}: cells with the tag `parameters`",
-            len(tagged),
-            "exactly one is needed",
-        )
+        count = f"it has {len(tagged)} cells with the tag `parameters`"
+        raise BadInput(Path(source).name, len(tagged), "exactly one is needed", count)
     return tagged[0]
 
 
 def declared_parameters(source: str | Path) -> dict[str, tuple[type, Any]]:
     "Name, type and default of every parameter of a run notebook. Raises BadInput for one without a plain type."
-    found = {}
+    parameters = {}
     for node in ast.parse(parameters_cell(source)).body:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
             kind = ast.unparse(node.annotation)
             if kind not in KINDS:
                 raise BadInput(f"{Path(source).name}: {ast.unparse(node)}", kind, KINDS)
-            found[ast.unparse(node.target)] = KINDS[kind], ast.literal_eval(node.value)
+            parameters[ast.unparse(node.target)] = KINDS[kind], ast.literal_eval(node.value)
         elif isinstance(node, ast.Assign):
             wanted = "an annotation is needed: name: int = 1"
             raise BadInput(f"{Path(source).name}: parameter", ast.unparse(node), wanted)
-    return found
+    return parameters
 
 # %% ../../nbs/6_runs/notebook.ipynb #parameters-04
 SECRET_WORDS = {"token", "secret", "password", "passwd", "key", "apikey", "credentials"}
@@ -74,9 +71,9 @@ SECRET_VALUE = re.compile(
 )
 
 
-def check_parameters(source: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    "`given`, if the notebook takes it. Raises BadInput for unknown names, wrong types and secrets."
-    for name, value in given.items():
+def check_parameters(source: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    "`values`, if the notebook takes them. Raises BadInput for unknown names, wrong types and secrets."
+    for name, value in values.items():
         if SECRET_WORDS & set(name.lower().split("_")) or SECRET_VALUE.search(str(value)):
             allowed = "secrets come from the environment, never as a parameter"
             raise BadInput(f"parameter {name}", "(not shown)", allowed)
@@ -85,8 +82,8 @@ def check_parameters(source: str | Path, given: Mapping[str, Any]) -> dict[str, 
         (name, kind, dataclasses.field(default=default))
         for name, (kind, default) in declared.items()
     ]
-    checked = from_mapping(dataclasses.make_dataclass("Parameters", fields), given, "parameters")
-    return {name: getattr(checked, name) for name in given}
+    checked = from_mapping(dataclasses.make_dataclass("Parameters", fields), values, "parameters")
+    return {name: getattr(checked, name) for name in values}
 
 # %% ../../nbs/6_runs/notebook.ipynb #environment-02
 def kernel_environment(
@@ -299,13 +296,17 @@ def _everywhere(value: Any, change: Callable[[str], str]) -> Any:
 
 def _tidy_outputs(outputs: list, change: Callable[[str], str]) -> list:
     "Outputs with their streams joined, their texts changed, and no widgets (blank outside a kernel)."
-    kept: list = []
+    remaining: list = []
     for output in outputs:
-        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
-            kept[-1].text += output.text
+        if (
+            output.output_type == "stream"
+            and remaining
+            and remaining[-1].get("name") == output.name
+        ):
+            remaining[-1].text += output.text
         elif "application/vnd.jupyter.widget-view+json" not in output.get("data", {}):
-            kept.append(output)
-    for output in kept:
+            remaining.append(output)
+    for output in remaining:
         for key in "text", "evalue", "traceback":
             if key in output:
                 output[key] = _everywhere(output[key], change)
@@ -314,10 +315,10 @@ def _tidy_outputs(outputs: list, change: Callable[[str], str]) -> list:
                 mime: value if mime.startswith("image/") else _everywhere(value, change)
                 for mime, value in output.data.items()
             }
-    return [output for output in kept if output.output_type != "stream" or output.text.strip()]
+    return [output for output in remaining if output.output_type != "stream" or output.text.strip()]
 
-
-def _veiled_outputs(outputs: list) -> list:
+# %% ../../nbs/6_runs/notebook.ipynb #redact-02
+def _redacted_outputs(outputs: list) -> list:
     "What the cells showed on purpose: no words that a library printed, and of an error its type."
     for output in outputs:
         if output.output_type == "error":
@@ -335,7 +336,7 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "parameters-run"
         if cell.cell_type == "code":
-            outputs = _veiled_outputs(cell.outputs) if private else cell.outputs
+            outputs = _redacted_outputs(cell.outputs) if private else cell.outputs
             cell.outputs = _tidy_outputs(outputs, lambda text: tidy_text(text, paths))
     own = notebook.metadata.pop("papermill", {})
     notebook.metadata = {
@@ -372,18 +373,20 @@ def _executed(part: Path, source: Path) -> nbformat.NotebookNode:
         return nbformat.read(source, as_version=4)
 
 # %% ../../nbs/6_runs/notebook.ipynb #close-02b
-def _verdict(code: int, said: str, cut: str, notebook: nbformat.NotebookNode, folder: Path) -> str:
+def _verdict(
+    code: int, printed: str, stop_reason: str, notebook: nbformat.NotebookNode, folder: Path
+) -> str:
     "Why the run is not finished; nothing if it is."
-    if cut:
-        return cut
+    if stop_reason:
+        return stop_reason
     if code:
         reasons = [
-            line.removeprefix(PREFIX) for line in said.splitlines() if line.startswith(PREFIX)
+            line.removeprefix(PREFIX) for line in printed.splitlines() if line.startswith(PREFIX)
         ]
         other = (
             []
             if is_private(folder.parent)
-            else [line for line in said.splitlines() if line.strip()]
+            else [line for line in printed.splitlines() if line.strip()]
         )
         last = (reasons or other or ["the process that executed it ended without a reason"])[-1]
         reason = last if code > 0 else f"the process that executed it was killed (signal {-code})"
@@ -430,14 +433,14 @@ def _begin(source: Path, folder: Path, spec: Mapping[str, Any]) -> None:
 
 # %% ../../nbs/6_runs/notebook.ipynb #execute-02b
 def _close(
-    source: Path, folder: Path, stage: str, began: float, code: int, said: str, cut: str
+    source: Path, folder: Path, stage: str, began: float, code: int, printed: str, stop_reason: str
 ) -> Ending:
     "Write the report under its name and, if need be, the record; say how it ended."
     part, seconds = _part(folder, stage), time.time() - began
     (folder / RESERVE).unlink(missing_ok=True)
     notebook = _executed(part, source)
-    reason = tidy_text(_verdict(code, said, cut, notebook, folder), path_names(folder))
-    status = "stopped" if cut else "failed" if reason else "finished"
+    reason = tidy_text(_verdict(code, printed, stop_reason, notebook, folder), path_names(folder))
+    status = "stopped" if stop_reason else "failed" if reason else "finished"
     tidy(notebook, folder)
     if reason:
         write_failure(folder, status, reason, began)

@@ -26,13 +26,13 @@ NOTE = f"the corpus is private: texts, names and sound are in {PRIVATE}/ alone, 
 
 
 def private_folder(folder: str | Path) -> Path:
-    "`folder`/private, made if need be: its owner's alone, and ignored by git."
-    made = Path(folder) / PRIVATE
-    made.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made.chmod(0o700)
-    if not (made / ".gitignore").exists():
-        write_atomic(made / ".gitignore", "*\n")
-    return made
+    "`folder`/private, created if it is not there: its owner's alone, and ignored by git."
+    private = Path(folder) / PRIVATE
+    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.chmod(0o700)
+    if not (private / ".gitignore").exists():
+        write_atomic(private / ".gitignore", "*\n")
+    return private
 
 
 def kept(run: str | Path, name: str) -> Path:
@@ -76,12 +76,12 @@ class Veil:
         "An error as it may be shown."
         return sanitised(type(error).__name__, str(error)) if self else str(error)
 
-
+# %% ../../nbs/6_runs/privacy.ipynb #veil-02b
 OPEN = Veil()
 
 
 def veil_of(root: str | Path) -> Veil:  # root: the experiment's folder
-    "The veil over an experiment's reports; its salt is drawn at the first call. Raises BadInput for one cut short."
+    "What redacts an experiment's reports; its salt is drawn at the first call. Raises BadInput for one cut short."
     if not is_private(root):
         return OPEN
     path = private_folder(root) / "salt"
@@ -90,11 +90,8 @@ def veil_of(root: str | Path) -> Veil:  # root: the experiment's folder
             file.write(secrets.token_bytes(SALT_BYTES))
     salt = path.read_bytes()
     if len(salt) != SALT_BYTES:
-        raise BadInput(
-            f"{PRIVATE}/{path.name}",
-            f"{len(salt)} bytes",
-            f"{SALT_BYTES} are needed; delete it to draw a new one",
-        )
+        cut = f"it has {len(salt)} bytes instead of {SALT_BYTES}"
+        raise BadInput(f"{PRIVATE}/{path.name}", len(salt), "delete it to draw a new one", cut)
     return Veil(salt)
 
 # %% ../../nbs/6_runs/privacy.ipynb #error-02

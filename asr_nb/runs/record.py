@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'STATUSES', 'METRIC_KEYS', 'RESULT', 'HEAVY', 'PACKAGES', 'METRIC_NAME', 'MIME', 'SPEC', 'PROGRESS',
-           'Record', 'read_result', 'is_finished', 'environment', 'metric_entry', 'markdown', 'bundle', 'emit',
-           'timings', 'RunInProgress', 'start', 'write_failure']
+           'Record', 'read_result', 'is_finished', 'code_hash', 'environment', 'metric_entry', 'markdown', 'bundle',
+           'emit', 'timings', 'Account', 'RunInProgress', 'start', 'write_failure']
 
 # %% ../../nbs/6_runs/record.ipynb #imports-01
 import dataclasses
@@ -36,7 +36,7 @@ METRIC_KEYS = ("value", "low", "high", "n", "unit")
 # %% ../../nbs/6_runs/record.ipynb #record-02b
 @dataclass(frozen=True)
 class Record:
-    "What one run was given and what came of it: the content of result.json."
+    "What one run was given and what came of it: the content of result.json. Raises BadInput."
 
     status: str  # one of STATUSES
     stage: str  # "train"
@@ -44,20 +44,12 @@ class Record:
     run: str  # the run folder's name
     parameters: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)  # with hashes and pinned revisions
-    environment: dict[str, Any] = field(
-        default_factory=dict
-    )  # versions, GPU, commit; never host or paths
-    metrics: dict[str, Any] = field(
-        default_factory=dict
-    )  # "<set>.<metric>": value, low, high, n, unit
-    artifacts: dict[str, str] = field(
-        default_factory=dict
-    )  # path relative to the run folder: sha256
-    timings: dict[str, float] = field(
-        default_factory=dict
-    )  # seconds; "ended" since 1970; "<set>.real_time_factor" a ratio
+    environment: dict[str, Any] = field(default_factory=dict)  # versions, GPU, commit; no paths
+    metrics: dict[str, Any] = field(default_factory=dict)  # "<set>.<metric>": as METRIC_KEYS
+    artifacts: dict[str, str] = field(default_factory=dict)  # path in the run folder: sha256
+    timings: dict[str, float] = field(default_factory=dict)  # s; "ended" since 1970; factors
     warnings: tuple[str, ...] = ()
-    verdict: str = ""  # one sentence: what was found, or why there is nothing
+    verdict: str = ""  # one sentence: the result, or why there is none
     schema: int = SCHEMA
 
     def __post_init__(self):
@@ -89,18 +81,15 @@ def read_result(folder: str | Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        where = f"{path.parent.name}/{RESULT}"
         raise BadInput(
-            "result.json", f"{path.parent.name}/{RESULT}", f"strict JSON is needed ({error})"
+            where, RESULT, "strict JSON is needed", f"it can't be read ({error})"
         ) from None
     return from_mapping(Record, data, f"{path.parent.name}/{RESULT}")
 
 
-HEAVY = (
-    "store",
-    "model",
-    "checkpoints",
-    PRIVATE,
-)  # folders that are large or private, made again from the record, and not committed
+# Folders that are large or private, made again from the record, and not committed
+HEAVY = ("store", "model", "checkpoints", PRIVATE)
 
 # %% ../../nbs/6_runs/record.ipynb #read-02b
 def is_finished(
@@ -170,21 +159,28 @@ def _commit() -> str | None:
     return (_git("rev-parse", "HEAD") or "") + ("+" if changed else "")
 
 
+def code_hash(package: Path = Path(asr_nb.__file__).parent) -> str:
+    "A hash of the modules of a package, by name and content: 12 hex digits."
+    files = sorted(package.rglob("*.py"))
+    rows = [(file.relative_to(package).as_posix(), sha256(file)) for file in files]
+    return sha256(canonical_json(rows))[:12]
+
+
 def environment() -> dict[str, Any]:
-    "Versions, GPU, threads and commit; no path, no host name."
+    "Versions, GPU, threads and code; no path, no host name."
     torch = sys.modules.get("torch")
     cuda = torch is not None and torch.cuda.is_available()
+    gpus = torch.cuda.device_count() if cuda else 0
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or None
+    commit = _commit()
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {p: v for p in PACKAGES if (v := _version(p))},
-        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        if cuda
-        else [],
-        "threads": torch.get_num_threads()
-        if torch
-        else int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
-        "commit": _commit(),
+        "gpu": [torch.cuda.get_device_name(i) for i in range(gpus)],
+        "threads": torch.get_num_threads() if torch else threads,
+        "commit": commit,
+        "code": code_hash() if commit is None or commit.endswith("+") else "",  # the commit says it
     }
 
 # %% ../../nbs/6_runs/record.ipynb #metric-02
@@ -215,9 +211,8 @@ def metric_entry(
         entry["n"] = n
     for key in "value", "low", "high":
         if entry[key] is not None and not math.isfinite(entry[key]):
-            raise BadInput(
-                f"metric {name}", entry[key], "a finite number, or None if there is none"
-            )
+            needed = "a finite number is needed, or None if there is none"
+            raise BadInput(f"metric {name}", entry[key], needed)
     return entry
 
 # %% ../../nbs/6_runs/record.ipynb #emit-02
@@ -263,7 +258,7 @@ def timings(began: float) -> dict[str, float]:  # began: time.time()
     return {"total": round(now - began, 1), "ended": round(now, 1)}
 
 
-def _ended_well(folder: Path) -> bool:
+def _says_finished(folder: Path) -> bool:
     "Whether the run in `folder` says that it finished; its files are not looked at."
     try:
         record = read_result(folder)
@@ -271,21 +266,63 @@ def _ended_well(folder: Path) -> bool:
         return False
     return record is not None and record.status == "finished"
 
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+# %% ../../nbs/6_runs/record.ipynb #account-02
+class Account:
+    "What a run keeps for its record: inputs, metrics, timings, warnings, and the hashes of its files."
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.inputs: dict[str, Any] = {}
+        self.metrics: dict[str, dict[str, Any]] = {}
+        self.times: dict[str, float] = {}
+        self.warnings: list[str] = []
+        self.artifacts: dict[str, str] = {}
+
+    def input(self, name: str, value: Any) -> None:
+        "Keep what the run was given; a path is kept as its file's name and hash."
+        self.inputs[name] = (
+            {"file": value.name, "sha256": sha256(value)} if isinstance(value, Path) else value
+        )
+
+    def metric(self, name: str, value: Any, n: int | None = None, unit: str = "") -> None:
+        "Keep a metric: a number or an Interval. Raises BadInput, as metric_entry does."
+        self.metrics[name] = metric_entry(name, value, n, unit)
+
+    def timing(self, name: str, value: float) -> None:
+        "Keep how long something took; unlike a metric it may differ when the run is repeated."
+        self.times[name] = round(value, 4)
+
+    def warn(self, text: str) -> None:
+        "Keep a warning; the report shows it beside the result."
+        self.warnings.append(text)
+
+    def artifact(self, path: str | Path) -> None:
+        "Keep the hash of a file the run made, there or in the private folder, or of every file in a folder."
+        beside = self.folder / path
+        whole = beside if beside.exists() else kept(self.folder, str(path))
+        files = [whole] if whole.is_file() else sorted(p for p in whole.rglob("*") if p.is_file())
+        if not files:
+            needed = "a file, or a folder with files, in the run's folder is needed"
+            raise BadInput("artifact", str(path), needed)
+        self.artifacts |= {p.relative_to(self.folder).as_posix(): sha256(p) for p in files}
+
 # %% ../../nbs/6_runs/record.ipynb #run-02b
-class RunInProgress:
-    "The run whose notebook executes in this folder; `start` makes it. What it builds on and is not there, it says."
+class RunInProgress(Account):
+    "The run whose notebook executes in this folder; `start` makes it."
 
     def __init__(self, stage: str, folder: Path):
-        self.stage, self.folder, self.began = stage, folder, time.time()
-        spec = folder / SPEC
+        super().__init__(folder)
+        self.stage, self.began, spec = stage, time.time(), folder / SPEC
         self.spec = json.loads(spec.read_text(encoding="utf-8")) if spec.is_file() else {}
-        self.metrics, self.inputs, self.artifacts, self.warnings, self.times = {}, {}, {}, [], {}
         self.veil = veil_of(folder.parent)  # what may be shown; every report asks it
         if self.veil:
             self.input("privacy", NOTE)
-        self.missing = [
-            name for name in self.spec.get("upstream", []) if not _ended_well(folder.parent / name)
-        ]
+        upstream = self.spec.get("upstream", [])
+        self.missing = [name for name in upstream if not _says_finished(folder.parent / name)]
         if self.missing:
             self.input("missing", self.missing)
             self.warn(f"made without runs that did not finish: {', '.join(self.missing)}")
@@ -299,72 +336,37 @@ class RunInProgress:
         **more: Any,  # whatever else a trainer reports; not kept
     ) -> None:
         "Append one line to progress.jsonl."
-        finite = loss is not None and math.isfinite(loss)
         step, steps = (None if count is None else int(count) for count in (step, steps))
-        row = {
-            "stage": self.stage,
-            "step": step,
-            "steps": steps,
-            "loss": float(loss) if finite else None,
-            "message": message,
-            "time": round(time.time(), 3),
-        }
+        row = {"stage": self.stage, "step": step, "steps": steps, "loss": _finite(loss)}
+        row |= {"message": message, "time": round(time.time(), 3)}
         with open(self.folder / PROGRESS, "a", encoding="utf-8") as file:
             file.write(canonical_json(row) + "\n")
-
-    def metric(self, name: str, value: Any, n: int | None = None, unit: str = "") -> None:
-        "Keep a metric: a number or an Interval."
-        self.metrics[name] = metric_entry(name, value, n, unit)
-
-    def timing(self, name: str, value: float) -> None:
-        "Keep how long something took; unlike a metric it may differ when the run is repeated."
-        self.times[name] = round(value, 4)
-
-    def input(self, name: str, value: Any) -> None:
-        "Keep what the run was given; a path is kept as its file's name and hash."
-        self.inputs[name] = (
-            {"file": value.name, "sha256": sha256(value)} if isinstance(value, Path) else value
-        )
 
     def place(self, name: str) -> Path:
         "Where the run puts what holds texts, names or sound: its folder, or the private one in it."
         return (private_folder(self.folder) if self.veil else self.folder) / name
 
-    def artifact(self, path: str | Path) -> None:
-        "Keep the hash of a file the run made, there or in the private folder, or of every file in a folder."
-        whole = (
-            self.folder / path if (self.folder / path).exists() else kept(self.folder, str(path))
-        )
-        files = [whole] if whole.is_file() else sorted(p for p in whole.rglob("*") if p.is_file())
-        if not files:
-            raise BadInput(
-                "artifact", str(path), "a file, or a folder with files, in the run's folder"
-            )
-        self.artifacts |= {p.relative_to(self.folder).as_posix(): sha256(p) for p in files}
-
-    def warn(self, text: str) -> None:
-        "Keep a warning; the report shows it beside the result."
-        self.warnings.append(text)
-
     def finish(self, verdict: str) -> None:
         "Write result.json as finished and show it. Nothing else makes a run finished."
-        emit(
-            Record(
-                "finished",
-                self.stage,
-                self.spec.get("experiment", self.folder.parent.name),
-                self.spec.get("run", self.folder.name),
-                self.spec.get("parameters", {}),
-                self.inputs,
-                environment(),
-                self.metrics,
-                self.artifacts,
-                self.times | timings(self.began),
-                tuple(self.warnings),
-                verdict,
-            ),
-            self.folder,
-        )
+        emit(_record_of(self, verdict), self.folder)
+
+# %% ../../nbs/6_runs/record.ipynb #run-02d
+def _record_of(run: RunInProgress, verdict: str) -> Record:
+    "The record of a run that came to its end."
+    return Record(
+        "finished",
+        run.stage,
+        run.spec.get("experiment", run.folder.parent.name),
+        run.spec.get("run", run.folder.name),
+        run.spec.get("parameters", {}),
+        run.inputs,
+        environment(),
+        run.metrics,
+        run.artifacts,
+        run.times | timings(run.began),
+        tuple(run.warnings),
+        verdict,
+    )
 
 # %% ../../nbs/6_runs/record.ipynb #run-02c
 def start(stage: str) -> RunInProgress:

@@ -25,8 +25,10 @@ from ..preprocessing.text.normalisers import Normaliser
 from .experiment import Experiment, ModelSpec
 from .gate import HEADROOM, Evidence, dev_metric, keep_evidence
 from ..preprocessing.store.prepared import PreparedSet
+from .decodes import decode_one
+from .diagnosis import progress_of
 from .record import RunInProgress
-from .stages import corpus_of, decode_one, load_model, progress_of
+from .upstream import corpus_of, load_model
 from ..training.recipes import Recipe, with_overrides
 
 # %% ../../nbs/6_runs/sweep.ipynb #dev-02
@@ -34,7 +36,7 @@ DEV = "dev.jsonl"
 
 
 def power_of_test(predictions: Sequence[Prediction], normalise: Normaliser) -> Power | None:
-    "How small a difference a test set can show, by the baseline's errors; None if nothing is said in it."
+    "How small a difference a test set can show, by the baseline's errors; None if no words are spoken in it."
     counts = scored(predictions, normalise).primary
     if not counts.reference.sum():
         return None
@@ -42,32 +44,32 @@ def power_of_test(predictions: Sequence[Prediction], normalise: Normaliser) -> P
 
 
 def measure(
-    lab: Experiment,
+    experiment: Experiment,
     model: str,  # its name
     family: Family,  # untouched
     prepared: str | Path,
-    heard: Sequence[Prediction],  # what it heard in the corpus's test split
+    predictions: Sequence[Prediction],  # its own, for the corpus's test split
     decoding: Decoding,
     normalise: Normaliser,
     run: RunInProgress,
 ) -> Evidence | None:
-    "Hear the dev split and keep what is known before training; None for a listener, or without words on dev."
-    corpus = lab.corpus.name
-    spoken = [row for row in corpus_of(lab, prepared).of("dev") if normalise(row.text)]
-    if family.model is None or not spoken:
+    "Decode the dev split and keep what is known before training; None for a model without weights, or without words on dev."
+    corpus = experiment.corpus.name
+    speech = [row for row in corpus_of(experiment, prepared).of("dev") if normalise(row.text)]
+    if family.model is None or not speech:
         return None
     rows = decode_one(corpus, family, prepared, decoding, run, DEV, "dev")
     metric = "CER" if unit_of(normalise) == "character" else "WER"
     rate = summarise(rows, "target", normalise)[metric.lower()]
     parameters = sum(weight.numel() for weight in family.model.parameters())
-    found = Evidence(
+    evidence = Evidence(
         Base(model, rate, parameters, metric, run.times.get(f"{corpus}.dev.real_time_factor")),
-        power_of_test(heard, normalise),
+        power_of_test(predictions, normalise),
     )
     run.metric(dev_metric(corpus, metric), rate)
-    run.input(HEADROOM, keep_evidence(found))
+    run.input(HEADROOM, keep_evidence(evidence))
     run.artifact(DEV)
-    return found
+    return evidence
 
 # %% ../../nbs/6_runs/sweep.ipynb #probe-02
 PASSES = 2  # over the probe's utterances: once to learn them, once to know them by heart
@@ -93,52 +95,55 @@ def probe(
     from asr_nb.training.watch import dev_loss
 
     short = replace(with_overrides(recipe, steps), patience=0, evaluations=0)
-    taken = spread(examples, max(1, steps * short.batch_size // PASSES))
-    asked, size = spread(taken, len(dev)), short.micro_batch or short.batch_size
+    sample = spread(examples, max(1, steps * short.batch_size // PASSES))
+    asked, size = spread(sample, len(dev)), short.micro_batch or short.batch_size
 
     def losses() -> tuple[float, float]:
         return dev_loss(family, asked, size), dev_loss(family, dev, size)
 
     before = losses()
-    train(family, taken, [], short, folder, report)
-    found = Probe(steps, *zip(before, losses()))
+    train(family, sample, [], short, folder, report)
+    result = Probe(steps, *zip(before, losses()))
     shutil.rmtree(folder)
-    return found
+    return result
 
 # %% ../../nbs/6_runs/sweep.ipynb #all-02
 def probe_all(
-    lab: Experiment, prepared: str | Path, run: RunInProgress
+    experiment: Experiment, prepared: str | Path, run: RunInProgress
 ) -> dict[tuple[str, str], Probe]:
     "The probes that the experiment asks for, by model and recipe; kept in the record."
     from asr_nb.training.watch import NotFinite
 
-    found: dict[tuple[str, str], Probe] = {}
-    made = corpus_of(lab, prepared)
+    probes: dict[tuple[str, str], Probe] = {}
+    corpus = corpus_of(experiment, prepared)
     pairs = [
         (model, recipe)
-        for model in lab.models
-        for recipe in lab.recipes
-        if lab.probe_steps and recipe.method != "scratch" and made.of("dev")
+        for model in experiment.models
+        for recipe in experiment.recipes
+        if experiment.probe_steps and recipe.method != "scratch" and corpus.of("dev")
     ]
     for model, recipe in pairs:
         try:
-            one = _probe(lab, made, model, recipe, prepared, run)
+            one = _probe(experiment, corpus, model, recipe, prepared, run)
         except (NotFinite, AssertionError, BadInput) as error:
             run.warn(
                 f"the probe of {model.name} with {recipe.name} failed: {run.veil.error(error)}"
             )
         else:
-            found |= {(model.name, recipe.name): one} if one else {}
+            probes |= {(model.name, recipe.name): one} if one else {}
     run.input(
         "probes",
-        [{"model": model, "recipe": recipe, **vars(one)} for (model, recipe), one in found.items()],
+        [
+            {"model": model, "recipe": recipe, **vars(one)}
+            for (model, recipe), one in probes.items()
+        ],
     )
-    return found
+    return probes
 
 # %% ../../nbs/6_runs/sweep.ipynb #all-02b
 def _probe(
-    lab: Experiment,
-    made: PreparedSet,
+    experiment: Experiment,
+    corpus: PreparedSet,
     model: ModelSpec,
     recipe: Recipe,
     prepared: str | Path,
@@ -150,16 +155,16 @@ def _probe(
         return None
     return probe(
         family,
-        made.examples(family, "train"),
-        made.examples(family, "dev"),
+        corpus.examples(family, "train"),
+        corpus.examples(family, "dev"),
         recipe,
-        lab.probe_steps,
+        experiment.probe_steps,
         run.place("probes") / f"{model.name}-{recipe.name}",
         lambda row: run.progress(**progress_of(row)),
     )
 
 
-def probe_rows(found: Mapping[tuple[str, str], Probe]) -> list[dict[str, Any]]:
+def probe_rows(probes: Mapping[tuple[str, str], Probe]) -> list[dict[str, Any]]:
     "The probes for a report."
     return [
         {
@@ -169,5 +174,5 @@ def probe_rows(found: Mapping[tuple[str, str], Probe]) -> list[dict[str, Any]]:
             "loss on what was trained on": f"{one.train[0]:.3f} → {one.train[1]:.3f}",
             "loss on dev": f"{one.dev[0]:.3f} → {one.dev[1]:.3f}",
         }
-        for (model, recipe), one in found.items()
+        for (model, recipe), one in probes.items()
     ]
