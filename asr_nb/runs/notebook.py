@@ -91,9 +91,11 @@ def check_parameters(source: str | Path, given: Mapping[str, Any]) -> dict[str, 
 
 # %% ../../nbs/6_runs/notebook.ipynb #environment-02
 def kernel_environment(
-    device: str,
-) -> dict[str, str]:  # device: an id for CUDA_VISIBLE_DEVICES; "" for the CPU
+    device: str,  # an id for CUDA_VISIBLE_DEVICES; "" for the CPU
+    base: Mapping[str, str] | None = None,  # the environment to begin with; None = this process's
+) -> dict[str, str]:
     "The environment variables of a run's processes."
+    base = os.environ if base is None else base
     new = {
         "PYTHONHASHSEED": "0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -109,9 +111,9 @@ def kernel_environment(
         new |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     root = Path(asr_nb.__file__).resolve().parent.parent
     if (root / "settings.ini").exists():  # a checkout: the run folder is elsewhere, so name it
-        others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        others = base.get("PYTHONPATH", "").split(os.pathsep)
         new["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(root), *filter(None, others)]))
-    return {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | new
+    return {k: v for k, v in base.items() if k != "MPLBACKEND"} | new
 
 # %% ../../nbs/6_runs/notebook.ipynb #child-02
 PREFIX = "REASON: "
