@@ -32,17 +32,7 @@ from typing import IO, Any, NoReturn
 import asr_nb
 
 # %% ../../nbs/6_runs/kernels.ipynb #modules-02
-LIBRARIES = (
-    "papermill",
-    "nbclient",
-    "ipykernel.kernelapp",
-    "matplotlib.pyplot",
-    "scipy.signal",
-    "transformers.models.whisper.modeling_whisper",
-    "transformers.models.whisper.processing_whisper",
-    "transformers.models.whisper.feature_extraction_whisper",
-    "transformers.models.whisper.tokenization_whisper",
-)  # what run notebooks need besides asr_nb, as far as it is imported late
+LIBRARIES = ("papermill", "nbclient", "ipykernel.kernelapp", "matplotlib.pyplot", "scipy.signal")
 LEFT_OUT = ("asr_nb.benchmarks", "asr_nb.lab")
 
 
@@ -53,6 +43,10 @@ def preload(also: Sequence[str] = ()) -> None:  # also: more modules
     for name in (*own, *LIBRARIES, *also):
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    with contextlib.suppress(
+        Exception
+    ):  # transformers imports a model's classes when they are used
+        importlib.import_module("asr_nb.models.family").load("micro")
 
 
 def code_version() -> tuple[int, float]:
