@@ -1,20 +1,29 @@
-# make demo: the whole experiment on the embedded default, offline, on a CPU.   make test: every test.
+# make demo: the whole experiment on the embedded default, offline, on a CPU.
+# make lab: JupyterLab on the run notebooks.   make test: every test.   make quick: those of what changed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
+LAB := $(VENV)/.lab
 OUT ?= demo_run
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test install sync clean
+.PHONY: demo lab test quick install sync clean
 
 demo: $(INSTALLED)
 	$(BIN)/asr-nb demo --out $(OUT)
 
 test: $(DEVELOPED)
 	$(BIN)/python tools/test.py
+
+# The sync gate, style, and the tests that have to do with what changed: about a minute.
+quick: $(DEVELOPED)
+	$(BIN)/python tools/test.py --quick
+
+lab: $(LAB)
+	cd nbs/lab && $(abspath $(BIN))/jupyter lab
 
 install: $(INSTALLED)
 
@@ -24,6 +33,10 @@ $(INSTALLED): settings.ini constraints.txt setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(LAB): $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,lab]'
 	touch $@
 
 # What the tests need besides: every optional part, and the tools that turn notebooks into the package.
