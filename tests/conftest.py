@@ -1,4 +1,4 @@
-"""What several tests share: the command line as a user calls it, and one toy experiment that was run."""
+"""What several tests share: the command line as a user calls it, and one run of the toy."""
 
 import atexit
 import contextlib
@@ -56,7 +56,7 @@ SERVERS = 2  # at a time: each holds what it imported
 
 
 def server_for(environment: Mapping[str, str]) -> ForkServer:
-    """The fork server for commands of this environment, which serves the runs that they start, too."""
+    """The fork server for commands of this environment, and for the runs that they start."""
     whole = kernel_environment("", environment)
     key = tuple(sorted(relevant(whole).items()))
     with _choosing:
@@ -71,7 +71,7 @@ def server_for(environment: Mapping[str, str]) -> ForkServer:
 def begin(
     words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: IO[bytes], err: IO[bytes]
 ) -> subprocess.Popen | Forked:
-    """`asr-nb` with these words: forked where that can be done, else the command of the installation."""
+    """`asr-nb` with these words: forked where that can be done, else the installed command."""
     argv = [ASR_NB, *map(str, words)]
     if can_fork() and environment.get(SWITCH) != "0":
         return server_for(environment).fork("asr_nb.cli:main", argv, cwd, environment, out, err)
@@ -98,7 +98,7 @@ def command(*words: str, cwd: Path | None = None, timeout: float = 600, **enviro
 
 
 def describe(pid: int) -> str:
-    """What a process and its descendants do: state, CPU seconds, threads, connections, cells that ran."""
+    """What a process and its descendants do: state, CPU seconds, threads, connections, cells."""
     lines = []
     top = psutil.Process(pid)
     for process in (top, *top.children(recursive=True)):

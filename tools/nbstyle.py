@@ -1,11 +1,11 @@
 """How the notebooks read, and what goes over the limits of style.
 
-    python tools/nbstyle.py            a row for each notebook, then what is over a limit; exit code 1 if anything is
+    python tools/nbstyle.py            a row for each notebook, then what is over a limit
     python tools/nbstyle.py --limits   the second part only
 
-Shares and lengths are places to look, not limits. The limits: an exported cell has at most 40 lines, a code cell of a
-run notebook (nbs/lab) 12 lines of code; no line of code or markdown is longer than 100 columns, tables, links,
-headings and fenced code aside.
+The exit code is 1 if anything is over a limit. Shares and lengths are places to look, not limits.
+The limits: an exported cell has at most 40 lines, a code cell of a run notebook (nbs/lab) 12 lines
+of code; no line of markdown is longer than 100 columns, except in what tools/wrap.py leaves alone.
 """
 
 import ast
@@ -22,6 +22,7 @@ from wrap import too_long
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPORTED_LINES, LAB_LINES, COLUMNS = 40, 12, 100
+QUOTES = 6  # columns
 TEST = re.compile(r"^\s*(assert |test_\w+\(|with (pytest\.raises|ExceptionExpected))", re.MULTILINE)
 MAGIC = re.compile(r"^\s*[%!].*$", re.MULTILINE)
 
@@ -101,16 +102,22 @@ def over_limits(path: Path, root: Path = ROOT) -> Iterator[str]:
     for cell in load(path)["cells"]:
         source, where = source_of(cell), f"{path.relative_to(root)} {cell['id']}"
         if cell["cell_type"] == "markdown":
+            purpose = re.search(r"^> (.*)", source, re.MULTILINE)
+            if cell["id"] == "title-01" and purpose and len(purpose[1]) > COLUMNS - QUOTES:
+                size = len(purpose[1])
+                limit = COLUMNS - QUOTES
+                yield f"{where}: the purpose has {size} columns; {limit} are allowed"
             for number, line in enumerate(too_long(source, COLUMNS)):
                 if not number:
-                    yield f"{where}: a line of {len(line)} columns; tools/wrap.py breaks it at {COLUMNS}"
+                    size = len(line)
+                    yield f"{where}: a line of {size} columns; tools/wrap.py breaks it at {COLUMNS}"
             continue
         size = len(source.splitlines())
         if is_exported(source) and size > EXPORTED_LINES:
             yield f"{where}: {size} lines are exported; split it, {EXPORTED_LINES} are allowed"
         count = len(code_lines(source))
         if path.parent.name == "lab" and count > LAB_LINES:
-            yield f"{where}: {count} lines of code; move some into the package, {LAB_LINES} are allowed"
+            yield f"{where}: {count} lines of code; {LAB_LINES} are allowed, the package takes more"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -5,8 +5,9 @@
     python tools/nbtext.py cell NOTEBOOK ID < TEXT  replace the source of one cell
     python tools/nbtext.py ids NOTEBOOK             a line for each cell: id, kind, first line
 
-TEXT is cells, each of which begins with a line of its own: `# %% md ID` or `# %% code ID [TAG ...]`.
-An id is short and stable (rms-01): it goes into the exported module. Lines that begin with `#> ` are outputs and are ignored.
+TEXT is cells, each of which begins with a line of its own: `# %% md ID` or `# %% code ID [TAG ..]`.
+An id is short and stable (rms-01): it goes into the exported module. Lines that begin with `#> `
+are outputs and are ignored.
 """
 
 import json
@@ -72,7 +73,7 @@ def show(notebook: dict[str, Any], outputs: bool = False) -> Iterator[str]:
 
 
 def parse(text: str) -> list[Cell]:
-    """The cells of a text. Raises ValueError for text before the first cell, and for an id used twice."""
+    """The cells of a text. Raises ValueError for text before the first, or an id used twice."""
     cells: list[tuple[re.Match, list[str]]] = []
     for line in text.splitlines():
         head = HEAD.fullmatch(line)
@@ -114,7 +115,7 @@ def write(notebook: dict[str, Any], text: str) -> None:
 
 
 def replace_source(notebook: dict[str, Any], name: str, text: str) -> None:
-    """Give one cell another source; its outputs go if it changed. Raises ValueError for an unknown id."""
+    """Give one cell another source. Raises ValueError if no cell has this id."""
     cells = [cell for cell in notebook["cells"] if cell.get("id") == name]
     if not cells:
         raise ValueError(f"there is no cell {name!r}")

@@ -39,7 +39,7 @@ def all_notebooks() -> list[Path]:
 
 
 def test_one() -> None:
-    """In a fork: run the notebook of argv[1] as nbdev-test does; ends with exit code 1 if it fails."""
+    """In a fork: run the notebook of argv[1] as nbdev-test does; exit code 1 if it fails."""
     from nbdev.config import get_config
     from nbdev.test import test_nb
 
@@ -99,7 +99,7 @@ def run(
 
 
 def test_some(paths: Sequence[Path], until: float = float("inf")) -> tuple[int, list[Path]]:
-    """Test notebooks; the number of those that failed, and those not begun by time.monotonic() `until`."""
+    """Test notebooks; the number of those that failed, and those not begun by `until`."""
     if not paths:
         return 0, []
     if not can_fork():

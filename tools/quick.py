@@ -1,8 +1,8 @@
 """What of the tests has to do with what changed since the branch left main: `make quick`.
 
-Notebooks that changed, those of changed modules and of modules that import them, and the test files that import them;
-near ones first. After 60 s no further one is begun. Test files that run experiments are left to `make test`, unless
-they changed themselves. What is left out is listed.
+Notebooks that changed, those of changed modules and of modules that import them, and the test files
+that import them; near ones first. After 60 s no further one is begun. Test files that run
+experiments are left to `make test`, unless they changed themselves. What is left out is listed.
 """
 
 import ast
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from structure import ROOT, Module, dependents, imported, module_files, modules, resolve
@@ -27,7 +28,7 @@ def git(*words: str) -> list[str]:
 
 
 def changed_files() -> set[str]:
-    """The files that differ from where this branch left main, and those that git doesn't know yet."""
+    """The files that differ from where this branch left main, and those new to git."""
     base = git("merge-base", "HEAD", "origin/main") or git("merge-base", "HEAD", "main") or ["HEAD"]
     return {
         *git("diff", "--name-only", base[0]),
@@ -35,24 +36,23 @@ def changed_files() -> set[str]:
     }
 
 
-def notebook_imports(path: Path, files: Mapping[str, Path]) -> frozenset[str]:
-    """The modules that a notebook imports or is the source of."""
+def notebook_modules(path: Path, files: Mapping[str, Path]) -> tuple[set[str], set[str]]:
+    """The modules that a notebook is the source of, and those that it imports."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    names: set[str] = set()
-    for source in sources:
-        own = re.search(r"^#\|\s*default_exp\s+(\S+)", source, re.MULTILINE)
-        names |= {own[1]} & files.keys() if own else set()
-        try:
-            names |= resolve(imported(ast.parse(source)), files)
-        except SyntaxError:  # a magic
-            continue
-    return frozenset(names)
+    own: set[str] = set()
+    used: set[str] = set()
+    for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+        exported = re.search(r"^#\|\s*default_exp\s+(\S+)", source, re.MULTILINE)
+        own |= {exported[1]} & files.keys() if exported else set()
+        with suppress(SyntaxError):  # a magic
+            used |= resolve(imported(ast.parse(source)), files)
+    return own, used
 
 
-def near(used: frozenset[str], distance: Mapping[str, int]) -> int | None:
-    """How far from what changed something is that uses these modules; None if it has nothing to do with it."""
-    return min((distance[name] for name in used if name in distance), default=None)
+def near(own: set[str], used: set[str], distance: Mapping[str, int]) -> int | None:
+    """How many imports lie between this and what changed; None: there is no way."""
+    steps = [distance[name] for name in own & distance.keys()]
+    return min([*steps, *(distance[name] + 1 for name in used & distance.keys())], default=None)
 
 
 def choose(
@@ -69,12 +69,13 @@ def choose(
         if path.parent.name == "lab" or ".ipynb_checkpoints" in path.parts:
             continue
         here = str(path.relative_to(ROOT)) in changed
-        far = 0 if here else near(notebook_imports(path, files), distance)
+        far = 0 if here else near(*notebook_modules(path, files), distance)
         if far is not None:
             notebooks[path] = far
     for path in (ROOT / "tests").glob("test_*.py"):
         here, text = str(path.relative_to(ROOT)) in changed, path.read_text(encoding="utf-8")
-        far = 0 if here else near(resolve(imported(ast.parse(text)), files), distance)
+        used = {*resolve(imported(ast.parse(text)), files)}
+        far = 0 if here else near(set(), used, distance)
         if far is not None and (here or not RUNS_EXPERIMENTS.search(text)):
             tests[path] = far
         elif far is not None:

@@ -3,7 +3,8 @@
     python tools/structure.py           print it; exit code 1 if an import goes against the order
     python tools/structure.py MODULE    what imports a module, directly or through others
 
-The order is that of the numbers in `nbs/`; within preprocessing it is INNER. An import inside a function counts, too.
+The order is that of the numbers in `nbs/`; within preprocessing it is INNER. An import inside a
+function counts, too.
 """
 
 import ast
@@ -28,7 +29,7 @@ class Module:
 
     @property
     def folder(self) -> str:
-        """ "preprocessing.text" of "preprocessing.text.rules"; "" of a module that lies in no folder."""
+        """The folder it lies in, "preprocessing.text"; "" if it lies in none."""
         return self.name.rpartition(".")[0]
 
 
@@ -41,7 +42,7 @@ def executed(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported(tree: ast.AST, name: str = "") -> Iterator[str]:
-    """What code imports from the package, as dotted names that may end in a function or class.
+    """What code imports, as dotted names that may end in a function or class.
 
     `name` is the module that the code is of, for relative imports.
     """
@@ -165,7 +166,7 @@ def _items(node: ast.Dict) -> Iterator[tuple[ast.expr, str]]:
 
 
 def who_asks_for_a_family(found: Mapping[str, Module], root: Path = ROOT) -> list[str]:
-    """A line for each module outside models that imports a family, or compares something with its name."""
+    """A line for each place outside models that imports a family or compares with its name."""
     names, files = families(root), module_files(root)
     lines = []
     for module in found.values():
@@ -193,7 +194,7 @@ def arrows(found: Mapping[str, Module]) -> dict[str, Counter[str]]:
 
 
 def report(found: Mapping[str, Module], rank: Mapping[str, tuple[int, int]]) -> str:
-    """The structure as text: a line for each folder with its modules, and one with what it imports."""
+    """The structure as text: for each folder its modules, and what it imports."""
     lines = [f"{len(found)} modules, {sum(m.lines for m in found.values())} lines"]
     drawn = arrows(found)
     for place in sorted({place_of(name) for name in found}, key=lambda name: (rank[name], name)):
@@ -209,7 +210,7 @@ def report(found: Mapping[str, Module], rank: Mapping[str, tuple[int, int]]) -> 
 
 
 def main(*words: str) -> int:
-    """Print the structure, or what needs a module; the exit code is 1 if an import goes against the order."""
+    """Print the structure, or what needs a module; the exit code is 1 if something is wrong."""
     found, rank = modules(), ranks()
     if words:
         name = words[0].removeprefix(f"{PACKAGE}.")

@@ -3,8 +3,8 @@
     python tools/wrap.py NOTEBOOK ...           wrap them in place
     python tools/wrap.py --check NOTEBOOK ...   say what would change; exit code 1 if anything would
 
-Headings, tables, quotations, HTML, fenced or indented code and lines that end in a hard break stay as they are; a list
-keeps its indentation. Wrapping twice is wrapping once.
+Headings, tables, quotations, HTML, fenced or indented code and lines that end in a hard break stay
+as they are; a list keeps its indentation. Wrapping twice is wrapping once.
 """
 
 import re
@@ -72,7 +72,7 @@ def pieces(text: str) -> list[str]:
 
 
 def fill(block: Block, columns: int) -> list[str]:
-    """The lines of a block of words, each as long as fits; no line begins like a block of its own."""
+    """The lines of a block, each as long as fits; none begins like a block of its own."""
     after = " " * len(block.first)
     lines, current = [], block.first
     for number, word in enumerate(pieces(" ".join(block.lines)[len(block.first) :])):
@@ -86,7 +86,7 @@ def fill(block: Block, columns: int) -> list[str]:
 
 
 def wrap(source: str, columns: int = COLUMNS) -> str:
-    """A markdown text with its paragraphs and list items wrapped where a line is longer than `columns`."""
+    """A markdown text whose paragraphs and list items are wrapped where a line is too long."""
     lines: list[str] = []
     for block in blocks(source):
         long = block.wrapped and any(len(line) > columns for line in block.lines)
