@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
-LAB := $(VENV)/.lab
 OUT ?= demo_run
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,8 +21,10 @@ test: $(DEVELOPED)
 quick: $(DEVELOPED)
 	$(BIN)/python tools/test.py --quick
 
-lab: $(LAB)
-	cd nbs/lab && $(abspath $(BIN))/jupyter lab
+# JupyterLab at a run notebook; it runs as it stands.
+lab: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,lab]'
+	$(BIN)/jupyter-lab nbs/lab/train.ipynb
 
 install: $(INSTALLED)
 
@@ -33,10 +34,6 @@ $(INSTALLED): settings.ini constraints.txt setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'
-	touch $@
-
-$(LAB): $(INSTALLED)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,lab]'
 	touch $@
 
 # What the tests need besides: every optional part, and the tools that turn notebooks into the package.

@@ -19,7 +19,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-EXECUTED_BY_CI = {"make test"}  # this very test runs in it
+NOT_HERE = {"make test", "make quick", "make lab"}  # this very test runs in the first two
 
 
 def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
@@ -35,9 +35,8 @@ def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
 
 
 def test_every_command_is_known_here() -> None:
-    assert set(COMMANDS) == {
+    assert set(COMMANDS) - NOT_HERE == {
         "make demo",
-        "make test",
         "asr-nb check",
         "asr-nb plan demo",
         "asr-nb run toy --out my_runs",

@@ -152,17 +152,15 @@ def dependents(names: set[str], found: Mapping[str, Module]) -> dict[str, int]:
 
 
 def families(root: Path = ROOT) -> dict[str, str]:
-    """The names of the model families and their modules, as the package registers them."""
-    tree = ast.parse((root / PACKAGE / "models" / "family.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FAMILIES":
-            return {ast.literal_eval(k): v for k, v in _items(node.value)}
-    raise SystemExit("tools/structure.py: models/family.py has no FAMILIES")
-
-
-def _items(node: ast.Dict) -> Iterator[tuple[ast.expr, str]]:
-    for key, value in zip(node.keys, node.values, strict=True):
-        yield key, ast.unparse(value).strip("'\"").removeprefix(f"{PACKAGE}.")
+    """The names of the model families and their modules: what FAMILIES in models names."""
+    modules = []
+    for path in sorted((root / PACKAGE / "models").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FAMILIES":
+                modules += [n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)]
+    start = f"{PACKAGE}.models."
+    names = [name for name in modules if isinstance(name, str) and name.startswith(start)]
+    return {name.removeprefix(start): name.removeprefix(f"{PACKAGE}.") for name in names}
 
 
 def who_asks_for_a_family(found: Mapping[str, Module], root: Path = ROOT) -> list[str]:

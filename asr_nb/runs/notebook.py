@@ -503,10 +503,11 @@ def execute(
     target = _part(folder, spec["stage"]).relative_to(folder).as_posix()
     with tempfile.TemporaryFile() as words:
         child = _start([str(source), target], folder, device, words)
-        cut = _watch(child, stop)
-        if not (cut or child.pid):  # the fork server could not
+        stop_reason = _watch(child, stop)
+        if not (stop_reason or child.pid):  # the fork server could not
             child = _start_cold([str(source), target], folder, device, words)
-            cut = _watch(child, stop)
+            stop_reason = _watch(child, stop)
         words.seek(0)
-        output = words.read().decode(errors="replace")
-    return _close(source, folder, spec["stage"], began, child.returncode, output, cut)
+        printed = words.read().decode(errors="replace")
+    code = child.returncode
+    return _close(source, folder, spec["stage"], began, code, printed, stop_reason)
