@@ -87,7 +87,9 @@ def command(*words: str, cwd: Path | None = None, timeout: float = 600, **enviro
         try:
             child.wait(timeout)
         except subprocess.TimeoutExpired:
-            hangs = f"no end after {timeout} s: {' '.join(map(str, words))}\n{describe(child.pid)}"
+            hangs = (
+                f"no end after {timeout} s: {' '.join(map(str, words))}\n{describe(os.getpid())}"
+            )
             child.terminate()  # it ends its kernels
             child.wait()
         texts = [file.seek(0) or file.read().decode("utf-8") for file in (out, err)]

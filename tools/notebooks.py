@@ -112,6 +112,7 @@ def test_some(paths: Sequence[Path], until: float = float("inf")) -> tuple[int, 
         return run(paths, server, environment, until)
     finally:
         server.close()
+        server.process.wait()
 
 
 def main(*words: str) -> int:

@@ -173,17 +173,18 @@ def _wake_up_call() -> int:
 
 
 def _requests(channel: socket.socket) -> Iterator[tuple[dict[str, Any], list[int], dict[int, int]]]:
-    "Every request, its files, and the statuses of the forks that run; ends with standard input."
+    "Every request, its files, and the statuses of the forks that run, until standard input and they have ended."
     statuses: dict[int, int] = {}
     wake = _wake_up_call()
-    while True:
-        ready, _, _ = select.select([channel, 0, wake], [], [])
+    sources = [channel, wake, 0]
+    while 0 in sources or statuses:
+        ready, _, _ = select.select(sources, [], [])
         if wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake, 4096)
         _reap(statuses)
         if 0 in ready:
-            return
+            sources.remove(0)
         if channel in ready:
             words, files, _, _ = socket.recv_fds(channel, 1 << 20, 4)
             yield json.loads(words), files, statuses
@@ -277,10 +278,9 @@ class ForkServer:
         return Forked(status, os.fdopen(writing, "wb"))
 
     def close(self) -> None:
-        "End the server, not what it forked."
+        "Let the server end as soon as what it forked has ended."
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
-            self.process.wait()
 
 # %% ../../nbs/6_runs/kernels.ipynb #client-03
 _current: ForkServer | None = None
