@@ -1,6 +1,7 @@
 """The structure of the package: folders, modules, lines, and which folder imports which.
 
     python tools/structure.py           print it; exit code 1 if an import goes against the order
+    python tools/structure.py --check   only what goes against it
     python tools/structure.py MODULE    what imports a module, directly or through others
 
 The order is that of the numbers in `nbs/`; within preprocessing it is INNER. An import inside a
@@ -210,7 +211,7 @@ def report(found: Mapping[str, Module], rank: Mapping[str, tuple[int, int]]) -> 
 def main(*words: str) -> int:
     """Print the structure, or what needs a module; the exit code is 1 if something is wrong."""
     found, rank = modules(), ranks()
-    if words:
+    if words and words[0] != "--check":
         name = words[0].removeprefix(f"{PACKAGE}.")
         if name not in found:
             print(f"tools/structure.py: {name} is no module; they are {', '.join(found)}")
@@ -218,9 +219,10 @@ def main(*words: str) -> int:
         for other, distance in sorted(dependents({name}, found).items(), key=lambda item: item[1]):
             print(distance, other)
         return 0
-    print(report(found, rank))
+    if not words:
+        print(report(found, rank))
     wrong = [*against_the_order(found, rank), *cycles(found), *who_asks_for_a_family(found)]
-    print(*(f"\nWRONG: {line}" for line in wrong), sep="")
+    print(*(f"WRONG: {line}" for line in wrong), sep="\n", end="\n" if wrong else "")
     return bool(wrong)
 
 

@@ -60,7 +60,7 @@ GATE = {
     "notebooks are clean": lambda: unchanged_by("nbdev-clean", "nbs"),
     "README equals index": lambda: call(sys.executable, "tools/readme.py", "--check"),
     "style": style,
-    "structure": lambda: call(sys.executable, "tools/structure.py"),
+    "structure": lambda: call(sys.executable, "tools/structure.py", "--check"),
 }
 PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 STEPS = GATE | {
