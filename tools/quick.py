@@ -1,7 +1,7 @@
 """What of the tests has to do with what changed since the branch left main: `make quick`.
 
 Notebooks that changed, those of changed modules and of modules that import them, and the test files
-that import them; near ones first. Notebooks are begun for 40 s, test files for 60 s. Test files that
+that import them; near ones first. Notebooks are begun for 40 s, test files for 60 s. Those that
 run experiments are left to `make test`. What is left out is listed.
 """
 
