@@ -1,4 +1,5 @@
-# make demo: the whole experiment on the embedded default, offline, on a CPU.   make test: every test.
+# make demo: the whole experiment on the embedded default, offline, on a CPU.
+# make lab: JupyterLab on the run notebooks.   make test: every test.   make quick: those of what changed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ OUT ?= demo_run
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test golden install sync clean
+.PHONY: demo lab test quick golden install sync clean
 
 demo: $(INSTALLED)
 	$(BIN)/asr-nb demo --out $(OUT)
@@ -19,6 +20,15 @@ test: $(DEVELOPED)
 # Store the results of the stages whose version was raised (see tests/golden.py).
 golden: $(DEVELOPED)
 	$(BIN)/python -m pytest -k golden_result --golden tests/test_golden.py tests/test_headroom.py
+
+# The sync gate, style, and the tests that have to do with what changed: about a minute.
+quick: $(DEVELOPED)
+	$(BIN)/python tools/test.py --quick
+
+# JupyterLab at a run notebook; it runs as it stands.
+lab: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,lab]'
+	$(BIN)/jupyter-lab nbs/lab/train.ipynb
 
 install: $(INSTALLED)
 

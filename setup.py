@@ -9,6 +9,8 @@ HERE = Path(__file__).parent
 config = ConfigParser()
 config.read(HERE / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
+LAB = HERE / "nbs" / "lab"
+OUR_OWN = {"benchmark", "coverage", "decode_speed", "score_speed"}  # notebooks that measure asr_nb
 
 
 def listed(key: str) -> list[str]:
@@ -25,11 +27,17 @@ setup(
     license=settings["license"],
     keywords=settings["keywords"],
     python_requires=f">={settings['min_python']}",
-    packages=[*find_packages(include=["asr_nb", "asr_nb.*"]), "asr_nb.lab"],
+    packages=[
+        *find_packages(include=["asr_nb", "asr_nb.*"], exclude=["asr_nb.benchmarks*"]),
+        "asr_nb.lab",
+    ],
     package_dir={"asr_nb.lab": "nbs/lab"},
     package_data={
         "asr_nb": ["micro/**", "micro/*"],
-        "asr_nb.lab": ["*.ipynb", "experiments/*.yaml"],
+        "asr_nb.lab": [
+            *sorted(path.name for path in LAB.glob("*.ipynb") if path.stem not in OUR_OWN),
+            "experiments/*.yaml",
+        ],
     },
     install_requires=listed("requirements"),
     extras_require={

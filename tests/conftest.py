@@ -1,16 +1,23 @@
-"""What several tests share: the command line as a user calls it, and one toy experiment that was run."""
+"""What several tests share: the command line as a user calls it, and one run of the toy."""
 
+import atexit
 import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
+from asr_nb.runs.kernels import SWITCH, Forked, ForkServer, can_fork, relevant, start_server
+from asr_nb.runs.notebook import kernel_environment
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,35 +61,64 @@ class Said:
     err: str
 
 
+_servers: dict[tuple, ForkServer] = {}
+_choosing = threading.Lock()
+SERVERS = 2  # at a time: each holds what it imported
+
+
+def server_for(environment: Mapping[str, str]) -> ForkServer:
+    """The fork server for commands of this environment, and for the runs that they start."""
+    whole = kernel_environment("", environment)
+    key = tuple(sorted(relevant(whole).items()))
+    with _choosing:
+        if key not in _servers or not _servers[key].runs():
+            while len(_servers) >= SERVERS:
+                _servers.pop(next(iter(_servers))).close()
+            _servers[key] = start_server(whole)
+            atexit.register(_servers[key].close)
+        return _servers[key]
+
+
+def begin(
+    words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: IO[bytes], err: IO[bytes]
+) -> subprocess.Popen | Forked:
+    """`asr-nb` with these words: forked where that can be done, else the installed command."""
+    argv = [ASR_NB, *map(str, words)]
+    if can_fork() and environment.get(SWITCH) != "0":
+        return server_for(environment).fork("asr_nb.cli:main", argv, cwd, environment, out, err)
+    return subprocess.Popen(argv, cwd=cwd, env=environment, stdout=out, stderr=err)
+
+
 def command(*words: str, cwd: Path | None = None, timeout: float = 600, **environment: str) -> Said:
     """Call `asr-nb` in a process of its own; one that hangs is described before it is ended."""
-    child = subprocess.Popen(
-        [ASR_NB, *map(str, words)],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment},
-    )
-    try:
-        out, err = child.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        about = describe(child.pid)
-        child.terminate()  # it ends its kernels
-        out, err = child.communicate()
-        pytest.fail(f"no end after {timeout} s: {' '.join(map(str, words))}\n{err}\n{about}")
-    return Said(child.returncode, out, err)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = begin(words, cwd or Path.cwd(), environment, out, err)
+        hangs = ""
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            hangs = (
+                f"no end after {timeout} s: {' '.join(map(str, words))}\n{describe(os.getpid())}"
+            )
+            child.terminate()  # it ends its kernels
+            child.wait()
+        texts = [file.seek(0) or file.read().decode("utf-8") for file in (out, err)]
+    if hangs:
+        pytest.fail(f"{hangs}\n{texts[1]}")
+    assert child.pid, "the fork server ended"
+    return Said(child.returncode, *texts)
 
 
 def describe(pid: int) -> str:
-    """What a process and its descendants are at: state, seconds of CPU, threads, connections, and the cells they ran."""
-    said = []
+    """What a process and its descendants do: state, CPU seconds, threads, connections, cells."""
+    lines = []
     top = psutil.Process(pid)
     for process in (top, *top.children(recursive=True)):
         with contextlib.suppress(psutil.Error, OSError):
-            lines = [
-                f"{process.pid} {process.status()} {process.cpu_times()[:2]} {process.num_threads()} threads: "
-                f"{' '.join(process.cmdline())[:160]}",
+            lines += [
+                f"{process.pid} {process.status()} {process.cpu_times()[:2]} "
+                f"{process.num_threads()} threads: {' '.join(process.cmdline())[:160]}",
                 *map(str, process.net_connections()),
             ]
             lines += [
@@ -95,11 +131,9 @@ def describe(pid: int) -> str:
                     for c in json.loads(part.read_text(encoding="utf-8"))["cells"]
                     if c["cell_type"] == "code"
                 ]
-                lines.append(
-                    f"{part.name}: {sum(bool(c['execution_count']) for c in cells)} of {len(cells)} cells ran"
-                )
-            said += lines
-    return "\n".join(said)
+                ran = sum(bool(c["execution_count"]) for c in cells)
+                lines.append(f"{part.name}: {ran} of {len(cells)} cells ran")
+    return "\n".join(lines)
 
 
 def run_folders(root: Path) -> dict[str, Path]:
@@ -122,8 +156,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     shared = (base if worker_id == "master" else base.parent) / "toy-of-all"
     with FileLock(f"{shared}.lock"):
         if not (shared / "done").exists():
-            said = command("run", "toy", "--out", shared)
-            assert said.code == 0, said.err
+            answer = command("run", "toy", "--out", shared)
+            assert answer.code == 0, answer.err
             (shared / "done").touch()
     shutil.copytree(shared / "toy", own / "toy")
     return own / "toy"

@@ -1,4 +1,4 @@
-"""Each command in the README is executed: the demo in a folder of its own, the rest on the toy and on a folder of recordings."""
+"""Each command in the README is executed: on the toy, on a folder of recordings, and the demo."""
 
 import json
 import os
@@ -19,7 +19,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-EXECUTED_BY_CI = {"make test"}  # this very test runs in it
+NOT_HERE = {"make test", "make quick", "make lab"}  # this very test runs in the first two
 
 
 def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
@@ -35,9 +35,8 @@ def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
 
 
 def test_every_command_is_known_here() -> None:
-    assert set(COMMANDS) == {
+    assert set(COMMANDS) - NOT_HERE == {
         "make demo",
-        "make test",
         "asr-nb check",
         "asr-nb plan demo",
         "asr-nb run toy --out my_runs",
@@ -86,7 +85,7 @@ def test_ones_own_recordings(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
-    """The main job: fine-tuning at least halves the WER, every claim has its interval, what was forgotten is said."""
+    """Fine-tuning halves the WER or better, claims have intervals, what was forgotten is said."""
     assert "make demo" in COMMANDS
     done = shell(f"make demo OUT={tmp_path / 'demo'}", ROOT, MAKEFLAGS="")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -102,5 +101,5 @@ def test_the_demo(tmp_path: Path) -> None:
     assert doomed["verdict"].startswith("FAILED: the warm-up never ended") and doomed["warnings"]
     audit = result(folders["audit"])["metrics"]
     assert audit["da_phone.micro.full.unsupported_spans"]["n"] == full["da_phone.wer"]["n"]
-    for said in ("da_phone", "worse", "unsupported", "FAILED", "labbook.html"):
-        assert said in done.stdout, f"{said} is missing in the table:\n{done.stdout}"
+    for word in ("da_phone", "worse", "unsupported", "FAILED", "labbook.html"):
+        assert word in done.stdout, f"{word} is missing in the table:\n{done.stdout}"

@@ -1,4 +1,7 @@
-"""Execute a notebook of nbs/lab that belongs to no experiment, into papermill_runs/lab: `python tools/lab.py longform sentences=60`."""
+"""Execute a notebook of nbs/lab that belongs to no experiment, into papermill_runs/lab.
+
+python tools/lab.py longform sentences=60
+"""
 
 import shutil
 import sys
@@ -14,11 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(stage: str, *parameters: str) -> int:
-    """The exit code: 0 only if the run finished. Parameters set by hand stand in the folder's name."""
+    """The exit code: 0 only if the run finished. The folder's name has the parameters in it."""
     one_of("notebook", stage, [path.stem for path in lab_folder().glob("*.ipynb")])
-    given = parse_parameters(list(parameters))
-    name = "-".join([stage, *(f"{key}-{value}" for key, value in given.items())])
-    spec = {"experiment": "lab", "run": name, "stage": stage, "parameters": given, "upstream": []}
+    options = parse_parameters(list(parameters))
+    name = "-".join([stage, *(f"{key}-{value}" for key, value in options.items())])
+    spec = {"experiment": "lab", "run": name, "stage": stage, "parameters": options, "upstream": []}
     folder = ROOT / "papermill_runs" / "lab" / name
     if read_result(folder):  # it ended before: begun anew; one that was killed goes on
         shutil.rmtree(folder)

@@ -1,4 +1,7 @@
-"""Write README.md from nbs/index.ipynb: markdown as it is, code fenced, text outputs indented, hidden cells left out."""
+"""Write README.md from nbs/index.ipynb.
+
+Markdown stays as it is, code is fenced, text outputs are indented, hidden cells are left out.
+"""
 
 import json
 import sys

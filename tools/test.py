@@ -1,4 +1,9 @@
-"""Every test of the project: the sync gate, the tests in the notebooks, and pytest. Exit code 0 only if all pass."""
+"""Every test of the project: the sync gate, style, structure, notebooks and pytest.
+
+    python tools/test.py [--quick]    --quick: of the tests only those of what changed
+
+Exit code 0 only if all pass.
+"""
 
 import hashlib
 import os
@@ -19,7 +24,7 @@ ENVIRONMENT = {
 
 
 def contents(*folders: str) -> dict[str, str]:
-    """Hash of each source file, to see what a command changed (it works on uncommitted changes too)."""
+    """Hash of each source file, to see what a command changed, committed or not."""
     files = [
         f for folder in folders for f in (ROOT / folder).rglob("*") if f.suffix in {".py", ".ipynb"}
     ]
@@ -43,33 +48,45 @@ def unchanged_by(command: str, folder: str) -> int:
     return code or bool(changed)
 
 
-STEPS = {
+def style() -> int:
+    """The formatter and the linter; of lines over 100 columns only the number is said as yet."""
+    ruff = str(BIN / "ruff")
+    call(ruff, "check", "-q", "--select", "E501", "--statistics", ".")
+    return call(ruff, "format", "--check", "-q", ".") or call(ruff, "check", "-q", ".")
+
+
+GATE = {
     "package equals notebooks": lambda: unchanged_by("nbdev-export", "asr_nb"),
     "notebooks are clean": lambda: unchanged_by("nbdev-clean", "nbs"),
     "README equals index": lambda: call(sys.executable, "tools/readme.py", "--check"),
-    "style": lambda: call(str(BIN / "ruff"), "check", "-q", "."),
-    "tests in notebooks": lambda: call(str(BIN / "nbdev-test"), "--n-workers", "2"),
-    "pytest": lambda: call(
-        sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"
-    ),
+    "style": style,
+    "structure": lambda: call(sys.executable, "tools/structure.py", "--check"),
+}
+PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+STEPS = GATE | {
+    "tests in notebooks": lambda: call(sys.executable, "tools/notebooks.py"),
+    "pytest": lambda: call(sys.executable, *PYTEST),
+}
+QUICK = GATE | {
+    "what changed": lambda: call(sys.executable, "tools/quick.py"),
 }
 
 
-def main() -> int:
+def main(*words: str) -> int:
+    """Do every step; the exit code is 1 if one failed."""
+    steps = QUICK if "--quick" in words else STEPS
     failed = []
-    for name, step in STEPS.items():
+    for name, step in steps.items():
         start = time.monotonic()
         print(f"== {name}", flush=True)
         if step():
             failed.append(name)
-        print(
-            f"== {name}: {'FAILED' if name in failed else 'passed'} ({time.monotonic() - start:.0f} s)",
-            flush=True,
-        )
+        word, seconds = "FAILED" if name in failed else "passed", time.monotonic() - start
+        print(f"== {name}: {word} ({seconds:.0f} s)", flush=True)
     print(*(f"failed: {name}" for name in failed), sep="\n")
-    print(f"{len(STEPS) - len(failed)} passed, {len(failed)} failed")
+    print(f"{len(steps) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

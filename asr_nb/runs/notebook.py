@@ -26,13 +26,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nbformat
 import psutil
 
 import asr_nb
 from ..checks import BadInput, canonical_json, from_mapping, write_atomic
+from .kernels import Forked, fork_server, kernel_manager
 from .privacy import PRIVATE, is_private, private_folder, sanitised
 from .record import RESULT, SPEC, read_result, write_failure
 
@@ -87,9 +88,11 @@ def check_parameters(source: str | Path, values: Mapping[str, Any]) -> dict[str,
 
 # %% ../../nbs/6_runs/notebook.ipynb #environment-02
 def kernel_environment(
-    device: str,
-) -> dict[str, str]:  # device: an id for CUDA_VISIBLE_DEVICES; "" for the CPU
+    device: str,  # an id for CUDA_VISIBLE_DEVICES; "" for the CPU
+    base: Mapping[str, str] | None = None,  # the environment to begin with; None = this process's
+) -> dict[str, str]:
     "The environment variables of a run's processes."
+    base = os.environ if base is None else base
     new = {
         "PYTHONHASHSEED": "0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -105,10 +108,9 @@ def kernel_environment(
         new |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     root = Path(asr_nb.__file__).resolve().parent.parent
     if (root / "settings.ini").exists():  # a checkout: the run folder is elsewhere, so name it
-        new["PYTHONPATH"] = os.pathsep.join(
-            [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
-    return {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | new
+        others = base.get("PYTHONPATH", "").split(os.pathsep)
+        new["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(root), *filter(None, others)]))
+    return {k: v for k, v in base.items() if k != "MPLBACKEND"} | new
 
 # %% ../../nbs/6_runs/notebook.ipynb #child-02
 PREFIX = "REASON: "
@@ -171,8 +173,10 @@ def _wires(folder: str) -> dict[str, Any]:
     }
 
 # %% ../../nbs/6_runs/notebook.ipynb #child-02c
-def _child(source: str, target: str) -> int:
-    "Execute `source` into `target` in the working folder with the parameters of run.json; 0 if papermill is content."
+def _child() -> int:
+    "Execute argv[1] into argv[2] in the working folder with the parameters of run.json; 0 if papermill is content."
+    _, source, target = sys.argv
+    manager = kernel_manager()  # first: it forks, and there is one thread now
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import papermill
     from traitlets.config import Config
@@ -192,6 +196,7 @@ def _child(source: str, target: str) -> int:
                 start_timeout=300,
                 autosave_cell_every=2,
                 config=Config(_wires(wires)),
+                **({"kernel_manager_class": manager} if manager else {}),
             )
     except Exception as error:
         if private:
@@ -229,21 +234,29 @@ def _end(processes: set[psutil.Process], patience: float = 3.0) -> None:
     psutil.wait_procs(alive, timeout=patience)
 
 # %% ../../nbs/6_runs/notebook.ipynb #watch-02b
-def _watch(child: subprocess.Popen, stop: Stop, every: float = 0.2) -> str:
+def _family(pid: int) -> set[psutil.Process]:
+    "A process and all that it started, as far as they are there; none for 0."
+    with contextlib.suppress(psutil.Error):
+        top = psutil.Process(pid) if pid else None
+        return {top, *top.children(recursive=True)} if top else set()
+    return set()
+
+
+def _watch(child: subprocess.Popen | Forked, stop: Stop, every: float = 0.2) -> str:
     "Wait for the child, or for a reason to end it; then end its whole family. The reason, or nothing."
-    top = psutil.Process(child.pid)
-    family = {top}
+    family: set[psutil.Process] = set()
     try:
         while child.poll() is None:
             if reason := stop.now():
                 return reason
-            with contextlib.suppress(psutil.Error):
-                family |= set(top.children(recursive=True))
+            family |= _family(child.pid)
             time.sleep(every)
         return ""
     finally:
-        _end(family)
-        child.wait()
+        _end(family | _family(child.pid))
+        child.stdin.close()  # one that has not begun yet ends with it
+        if child.pid:
+            child.wait()
 
 # %% ../../nbs/6_runs/notebook.ipynb #tidy-02
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -399,7 +412,7 @@ def _verdict(
 
 # %% ../../nbs/6_runs/notebook.ipynb #execute-02
 RESERVE = ".reserve"
-CHILD = "import sys; from asr_nb.runs.notebook import _child; sys.exit(_child(*sys.argv[1:]))"
+CHILD = "import sys; from asr_nb.runs.notebook import _child; sys.exit(_child())"
 
 
 @dataclass(frozen=True)
@@ -449,6 +462,36 @@ def _close(
     os.replace(part, folder / f"{stage}.ipynb")
     return Ending(status, reason, seconds)
 
+# %% ../../nbs/6_runs/notebook.ipynb #execute-start
+def _start_cold(
+    arguments: list[str],  # source and target
+    folder: Path,
+    device: str,
+    words: IO[bytes],  # takes what the process prints
+) -> subprocess.Popen:
+    "Start the process that executes."
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, *arguments],
+        cwd=folder,
+        env=kernel_environment(device),
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=words,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def _start(
+    arguments: list[str], folder: Path, device: str, words: IO[bytes]
+) -> subprocess.Popen | Forked:
+    "The same process, forked if that can be done."
+    environment = kernel_environment(device)
+    with contextlib.suppress(OSError):
+        if not device and (server := fork_server(environment)):
+            argv, call = ["-c", *arguments], "asr_nb.runs.notebook:_child"
+            return server.fork(call, argv, folder, environment, words, words)
+    return _start_cold(arguments, folder, device, words)
+
 # %% ../../nbs/6_runs/notebook.ipynb #execute-02c
 def execute(
     source: str | Path,  # the run notebook
@@ -460,24 +503,14 @@ def execute(
     "Execute a run notebook into `folder/<stage>.ipynb`. Raises BadInput for parameters it doesn't take."
     source, folder, began = Path(source).resolve(), Path(folder).resolve(), time.time()
     _begin(source, folder, spec)
+    target = _part(folder, spec["stage"]).relative_to(folder).as_posix()
     with tempfile.TemporaryFile() as words:
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                CHILD,
-                str(source),
-                _part(folder, spec["stage"]).relative_to(folder).as_posix(),
-            ],
-            cwd=folder,
-            env=kernel_environment(device),
-            start_new_session=True,
-            stdin=subprocess.PIPE,
-            stdout=words,
-            stderr=subprocess.STDOUT,
-        )
-        cut = _watch(child, stop)
-        child.stdin.close()
+        child = _start([str(source), target], folder, device, words)
+        stop_reason = _watch(child, stop)
+        if not (stop_reason or child.pid):  # the fork server could not
+            child = _start_cold([str(source), target], folder, device, words)
+            stop_reason = _watch(child, stop)
         words.seek(0)
-        said = words.read().decode(errors="replace")
-    return _close(source, folder, spec["stage"], began, child.returncode, said, cut)
+        printed = words.read().decode(errors="replace")
+    code = child.returncode
+    return _close(source, folder, spec["stage"], began, code, printed, stop_reason)
