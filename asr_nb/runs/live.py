@@ -187,7 +187,10 @@ class Live:
         self.screen = screen or SCREENS[surface()]()
         self.picture, self.pace = picture, Pace()
         self.began = self.drawn = time.monotonic()
-        self.shown, self.cost = 0.0, 0.1  # time of the last line; seconds that the last drawing took
+        self.shown, self.cost = (
+            0.0,
+            0.1,
+        )  # time of the last line; seconds that the last drawing took
         self.last = ""
 
     def show(self, text: str, share: float | None = None) -> None:
@@ -232,4 +235,6 @@ class LiveTerminal(Terminal):
     def present(self, watched: Sequence[Watched]) -> None:
         "What is running now."
         now = " | ".join(one.text() for one in watched)
-        self.live.show(f"{len(self.endings)} of {self.runs} runs · {now}", len(self.endings) / self.runs)
+        self.live.show(
+            f"{len(self.endings)} of {self.runs} runs · {now}", len(self.endings) / self.runs
+        )
