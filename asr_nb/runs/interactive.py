@@ -336,15 +336,13 @@ def watch_cells(run: RunByHand) -> None:
     _watched["hook"] = hook
 
 # %% ../../nbs/6_runs/interactive.ipynb #start-02
-def start(stage: str, **parameters: Any) -> tuple[RunInProgress, SimpleNamespace]:
+def start(stage: str, experiment: str, **parameters: Any) -> tuple[RunInProgress, SimpleNamespace]:
     "The run, and its options: the parameters filled in, `experiment` as an Experiment. Raises BadInput, in one line."
     if Path(SPEC).is_file():
-        where = parameters["experiment"]
-        return record.start(stage), SimpleNamespace(
-            **parameters | {"experiment": load_experiment(where)}
-        )
+        config = load_experiment(experiment)
+        return record.start(stage), SimpleNamespace(**parameters, experiment=config)
     try:
-        return by_hand(stage, parameters)
+        return by_hand(stage, {"experiment": experiment, **parameters})
     except BadInput as error:
         raise in_one_line(error) from None
 

@@ -191,7 +191,7 @@ class Live:
             0.0,
             0.1,
         )  # time of the last line; seconds that the last drawing took
-        self.last = ""
+        self.last = ""  # the newest row, without the time left
 
     def show(self, text: str, share: float | None = None) -> None:
         "Show a line, at most as often as the screen can take it."
@@ -200,13 +200,14 @@ class Live:
             return
         drawing = self._draw(now) if self.screen.pictures else None
         self.screen.show(text, share, drawing)
-        self.shown, self.last = now, text
+        self.shown = now
 
     def row(self, step: int | None, steps: int | None, loss: float | None, message: str) -> None:
         "Show a row of progress."
         counted = step is not None and steps
         left = self.pace.left(step, steps, time.monotonic()) if counted else None
         share = step / steps if counted else None
+        self.last = progress_text(step, steps, loss, message, None)
         self.show(progress_text(step, steps, loss, message, left), share)
 
     def _draw(self, now: float) -> bytes | None:

@@ -14,15 +14,18 @@ from ..preprocessing.store.estimate import amount
 from ..preprocessing.store.pool import Crew, cores
 from ..preprocessing.store.prepared import Preparation, PreparedSet
 from ..preprocessing.store.steps import steps_from
+from ..reports.data_report import before_steps
 from .experiment import CorpusSpec, Experiment, ModelSpec
 from .record import RunInProgress
 from .stages import keep_ledger, stores
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from asr_nb.models.family import Family
 
 # %% auto #0
-__all__ = ['model_rows', 'plan_sets', 'expected_rows', 'prepare_sets', 'whole_ledger', 'set_rows', 'keep_files']
+__all__ = ['model_rows', 'plan_sets', 'expected_rows', 'prepare_sets', 'whole_ledger', 'set_rows', 'sounds_before', 'keep_files']
 
 # %% ../../nbs/6_runs/preparation.ipynb #models-02
 def model_rows(specs: Sequence[ModelSpec], families: Sequence[Family]) -> list[dict[str, str]]:
@@ -134,6 +137,19 @@ def set_rows(
         for one in sets
         if (account := accounts[one.name])
     ]
+
+
+def sounds_before(
+    sets: Iterable[PreparedSet],
+    experiment: Experiment,
+    sources: Mapping[str, Mapping[str, Any]],  # by set: the options of its source, pinned
+) -> dict[str, tuple[str, np.ndarray]]:
+    "By set the id of an utterance that went through steps, and its sound before them; without sets that have none."
+    sounds = {
+        one.name: before_steps(experiment.corpus_named(one.name), sources[one.name], one)
+        for one in sets
+    }
+    return {name: sound for name, sound in sounds.items() if sound}
 
 
 def keep_files(sets: Iterable[PreparedSet], run: RunInProgress) -> None:
