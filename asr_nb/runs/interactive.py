@@ -474,9 +474,8 @@ def comparable_runs(name: str) -> list[Path]:
     folders: list[Path] = []
     for recipe in experiment.recipes:
         chosen = {"model": experiment.models[0].name, "recipe": recipe.name}
-        plan, run = find_run(experiment, "audit", chosen, root)
-        run = run_of(plan, "evaluate", chosen)
-        after = replace(run, stage="compare", name="compare", upstream=(*run.upstream, run.name))
+        plan, run = find_run(experiment, "evaluate", chosen, root)
+        after = replace(run, name="compare", upstream=(*run.upstream, run.name))
         provide(experiment, plan, after, name, root)
         baseline = run_of(plan, "baseline", {"model": chosen["model"]})
         folders += [root / one.name for one in (baseline, run) if root / one.name not in folders]
