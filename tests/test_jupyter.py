@@ -231,6 +231,8 @@ def test_a_private_experiment_keeps_its_texts_to_itself(page: Page) -> None:
 
 # In JupyterLab, before a browser
 
+OPEN = "[...jupyterapp.shell.widgets('main')][0]"
+READY = f"{OPEN}.sessionContext.session?.kernel?.status == 'idle'"
 OUTPUTS = "Array.from(document.querySelectorAll('.jp-OutputArea-output')).map(o => o.innerText).join('\\n')"
 CURVE = "document.querySelector('.jp-Notebook img.widget-image, .jp-Notebook .widget-image')"
 SHOWN = f"({CURVE} || {{clientHeight: 0}}).clientHeight > 100"
@@ -254,8 +256,8 @@ def test_in_jupyterlab(page: Page, trained: dict[str, Answer], tmp_path: Path) -
     here = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with browser.jupyterlab(tmp_path, **here) as address, browser.browser() as window:
         window.ask("Page.navigate", url=f"{address}/lab/tree/train.ipynb?token=lab&reset")
-        window.wait("!!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')")
-        window.value("jupyterapp.shell.activateById([...jupyterapp.shell.widgets('main')][0].id)")
+        window.wait(READY)
+        window.value(f"jupyterapp.shell.activateById({OPEN}.id)")
         window.value("jupyterapp.commands.execute('application:toggle-left-area')")
         window.value("void jupyterapp.commands.execute('notebook:run-all-cells')")
         window.wait(SHOWN, 180)
@@ -265,7 +267,7 @@ def test_in_jupyterlab(page: Page, trained: dict[str, Answer], tmp_path: Path) -
         assert re.search(r"\d+ of 60 · loss \d\.\d{3} · \d+ s left", progress), progress
         keep_picture(window, "progress", tmp_path)
         text = window.wait(f"({OUTPUTS}).includes('The record:') && ({OUTPUTS})", 240)
-        assert "train finished." in text and "Traceback" not in text
+        assert "train finished." in text and "60 of 60" in text and "Traceback" not in text
         assert not window.value("document.querySelectorAll('.jp-Notebook .jupyter-widgets').length")
         window.value(
             "document.querySelector('.jp-Notebook .jp-Cell:last-of-type').scrollIntoView()"
