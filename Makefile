@@ -1,4 +1,4 @@
-# make demo: the whole experiment on the embedded default, offline, on a CPU.   make test: every test.
+# make demo: the whole experiment on the embedded default, offline, on a CPU.   make lab: JupyterLab.   make test: every test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,10 +8,15 @@ OUT ?= demo_run
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test install sync clean
+.PHONY: demo lab test install sync clean
 
 demo: $(INSTALLED)
 	$(BIN)/asr-nb demo --out $(OUT)
+
+# JupyterLab at a run notebook; it runs as it stands.
+lab: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,lab]'
+	$(BIN)/jupyter-lab nbs/lab/train.ipynb
 
 test: $(DEVELOPED)
 	$(BIN)/python tools/test.py
@@ -28,7 +33,7 @@ $(INSTALLED): settings.ini constraints.txt setup.py pyproject.toml
 
 # What the tests need besides: every optional part, and the tools that turn notebooks into the package.
 $(DEVELOPED): $(INSTALLED)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,witness,codecs,ray,chinese,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,witness,codecs,ray,chinese,lab,dev]'
 	touch $@
 
 # Notebooks to package and README; then what a commit must leave unchanged.

@@ -19,7 +19,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-EXECUTED_BY_CI = {"make test"}  # this very test runs in it
+EXECUTED_BY_CI = {"make test"}  # this very test runs in it; test_jupyter.py does what `make lab` opens
 
 
 def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
@@ -37,6 +37,7 @@ def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
 def test_every_command_is_known_here() -> None:
     assert set(COMMANDS) == {
         "make demo",
+        "make lab",
         "make test",
         "asr-nb check",
         "asr-nb plan demo",
