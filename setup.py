@@ -29,7 +29,7 @@ setup(
     package_dir={"asr_nb.lab": "nbs/lab"},
     package_data={
         "asr_nb": ["micro/**", "micro/*"],
-        "asr_nb.lab": ["*.ipynb", "experiments/*.yaml"],
+        "asr_nb.lab": ["*.ipynb", "experiments/*.yaml", "writeups/*.csv"],
     },
     install_requires=listed("requirements"),
     extras_require={
