@@ -19,7 +19,9 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-EXECUTED_BY_CI = {"make test"}  # this very test runs in it; test_jupyter.py does what `make lab` opens
+EXECUTED_BY_CI = {
+    "make test"
+}  # this very test runs in it; test_jupyter.py does what `make lab` opens
 
 
 def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
