@@ -199,7 +199,7 @@ def test_evaluate_finds_the_training_and_makes_the_baseline(
     assert not record["inputs"].get("missing")
 
 
-@pytest.mark.parametrize("name", ["headroom", "audit", "compare"])
+@pytest.mark.parametrize("name", ["baseline", "headroom", "audit", "card", "compare"])
 def test_the_others_as_they_stand(page: Page, trained: dict[str, Answer], name: str) -> None:
     assert f"{name} finished" in whole(page.notebook(name), name)
 

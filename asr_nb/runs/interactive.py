@@ -33,8 +33,8 @@ if TYPE_CHECKING:  # it brings torch along, which most stages can do without
 # %% auto #0
 __all__ = ['RUNS', 'PATHS', 'NOT_SET', 'BY_HAND', 'runs_folder', 'settings', 'choose', 'run_of', 'upstream_of',
            'earlier_settings', 'find_run', 'is_quick', 'commands', 'missing_runs', 'make', 'provide', 'redirect',
-           'RunByHand', 'say', 'near', 'stop_reason', 'watch_cells', 'start', 'in_one_line', 'by_hand', 'spec_of',
-           'begin', 'options_of', 'announce', 'start_alone', 'start_compare', 'comparable_runs', 'train']
+           'RunByHand', 'say', 'near', 'stop_reason', 'record_error', 'watch_cells', 'start', 'in_one_line', 'by_hand',
+           'spec_of', 'begin', 'options_of', 'announce', 'start_alone', 'start_compare', 'comparable_runs', 'train']
 
 # %% ../../nbs/6_runs/interactive.ipynb #folder-02
 RUNS = "papermill_runs"
@@ -253,18 +253,13 @@ class RunByHand(RunInProgress):
         self.over = False  # whether it finished: errors in later cells are no part of it
         self.input(BY_HAND, True)
 
-    def progress(
-        self,
-        step: int | None = None,
-        steps: int | None = None,
-        loss: float | None = None,
-        message: str = "",
-        **more: Any,
-    ) -> None:
-        "Append one line to progress.jsonl, and show it."
-        super().progress(step, steps, loss, message, **more)
+    def progress(self, *counts: Any, **row: Any) -> None:
+        "Append one line to progress.jsonl, and show it; takes what RunInProgress.progress takes."
+        super().progress(*counts, **row)
+        row |= dict(zip(("step", "steps", "loss", "message"), counts))
         self.live = self.live or Live(picture=lambda: curve_png(self.folder / "metrics.jsonl"))
-        self.live.row(step, steps, loss, message)
+        step, steps, loss = (row.get(name) for name in ("step", "steps", "loss"))
+        self.live.row(step, steps, loss, row.get("message", ""))
 
     def warn(self, text: str) -> None:
         "Keep a warning, once."
@@ -281,20 +276,11 @@ class RunByHand(RunInProgress):
         "Take the progress off the page; after an error write the record that says so."
         stopped = isinstance(error, KeyboardInterrupt)
         if self.live:
-            self.live.end(
-                "stopped" if stopped else "ended with an error" if error else self.live.last
-            )
+            ending = "stopped" if stopped else "ended with an error" if error else self.live.last
+            self.live.end(ending)
             self.live = None
-        if error is None or self.over or is_finished(self.folder):
-            return
-        reason = (
-            stop_reason(self) if stopped else f"{type(error).__name__}: {self.veil.error(error)}"
-        )
-        record.write_failure(self.folder, "stopped" if stopped else "failed", reason, self.began)
-        say(
-            f"{reason}. The record says so: `{near(self.folder / RESULT)}`. "
-            "The cell may be run again: it goes on from what was kept."
-        )
+        if error is not None and not self.over and not is_finished(self.folder):
+            record_error(self, error)
 
 # %% ../../nbs/6_runs/interactive.ipynb #run-03
 def say(text: str) -> None:
@@ -314,6 +300,17 @@ def stop_reason(run: RunInProgress) -> str:
     row = last_row(run.folder, run.began)
     at = f" at step {row['step']} of {row['steps']}" if row.get("steps") else ""
     return f"stopped by hand{at}"
+
+
+def record_error(run: RunInProgress, error: BaseException) -> None:
+    "Write the record of a run that was stopped or failed, and say so on the page."
+    stopped = isinstance(error, KeyboardInterrupt)
+    reason = stop_reason(run) if stopped else f"{type(error).__name__}: {run.veil.error(error)}"
+    record.write_failure(run.folder, "stopped" if stopped else "failed", reason, run.began)
+    say(
+        f"{reason}. The record says so: `{near(run.folder / RESULT)}`. "
+        "The cell may be run again: it goes on from what was kept."
+    )
 
 # %% ../../nbs/6_runs/interactive.ipynb #cells-02
 _watched: dict[str, Any] = {}  # by "hook": what IPython calls after each cell
@@ -412,7 +409,7 @@ def options_of(run: Run, parameters: Mapping[str, Any], root: Path) -> SimpleNam
     experiment = load_experiment(os.path.normpath(folder / given["experiment"]))
     return SimpleNamespace(**dict(parameters) | filled | {"experiment": experiment})
 
-
+# %% ../../nbs/6_runs/interactive.ipynb #start-04b
 def announce(started: RunByHand, run: Run, made: Sequence[str]) -> None:
     "Say which run this is and what it builds on."
     upstream = [f"`{name}`{' (made now)' if name in made else ''}" for name in run.upstream]

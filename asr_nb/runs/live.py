@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAGES', 'WIDTH', 'SCREENS', 'surface', 'Pace', 'progress_text', 'Lines', 'Page', 'Widgets', 'history_of', 'curve_png',
-           'Live', 'LiveTerminal']
+           'Seldom', 'Live', 'LiveTerminal']
 
 # %% ../../nbs/6_runs/live.ipynb #imports-01
 import io
@@ -178,6 +178,23 @@ def curve_png(path: str | Path) -> bytes | None:
     plt.close(figure)  # or the page would show it once more at the end of the cell
     return buffer.getvalue()
 
+# %% ../../nbs/6_runs/live.ipynb #curve-05
+class Seldom:
+    "Draws a picture so seldom that it costs a twentieth of the time at most, and every two seconds at most."
+
+    def __init__(self, picture: Callable[[], bytes | None]) -> None:
+        self.picture, self.drawn = picture, time.monotonic()
+        self.cost = 0.1  # seconds that the last drawing took
+
+    def draw(self) -> bytes | None:
+        "The picture, if it is time for it."
+        now = time.monotonic()
+        if now - self.drawn < max(2.0, 20 * self.cost):
+            return None
+        drawing, self.drawn = self.picture(), time.monotonic()
+        self.cost = self.drawn - now
+        return drawing
+
 # %% ../../nbs/6_runs/live.ipynb #live-02
 class Live:
     "The progress of one cell on the screen that there is."
@@ -188,12 +205,9 @@ class Live:
         picture: Callable[[], bytes | None] = lambda: None,  # draws the curve
     ) -> None:
         self.screen = screen or SCREENS[surface()]()
-        self.picture, self.pace = picture, Pace()
-        self.began = self.drawn = time.monotonic()
-        self.shown, self.cost = (
-            0.0,
-            0.1,
-        )  # time of the last line; seconds that the last drawing took
+        self.curve, self.pace = Seldom(picture), Pace()
+        self.began = time.monotonic()
+        self.shown = 0.0  # when the last line was shown
         self.last = ""  # the newest row, without the time left
 
     def show(self, text: str, share: float | None = None) -> None:
@@ -201,7 +215,7 @@ class Live:
         now = time.monotonic()
         if now - self.shown < self.screen.every:
             return
-        drawing = self._draw(now) if self.screen.pictures else None
+        drawing = self.curve.draw() if self.screen.pictures else None
         self.screen.show(text, share, drawing)
         self.shown = now
 
@@ -212,14 +226,6 @@ class Live:
         share = step / steps if counted else None
         self.last = progress_text(step, steps, loss, message, None)
         self.show(progress_text(step, steps, loss, message, left), share)
-
-    def _draw(self, now: float) -> bytes | None:
-        "The curve, if it is time for it."
-        if now - self.drawn < max(2.0, 20 * self.cost):
-            return None
-        drawing, self.drawn = self.picture(), time.monotonic()
-        self.cost = self.drawn - now
-        return drawing
 
     def end(self, text: str) -> None:
         "Leave a line, with the time that the cell took."
