@@ -37,6 +37,7 @@ setup(
         "asr_nb.lab": [
             *sorted(path.name for path in LAB.glob("*.ipynb") if path.stem not in OUR_OWN),
             "experiments/*.yaml",
+            "writeups/*.csv",
         ],
     },
     install_requires=listed("requirements"),

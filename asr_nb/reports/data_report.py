@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOWEST', 'CLIPPED', 'QUIET', 'SAMPLE', 'RATES', 'LACKS', 'show_levels', 'level_rows', 'spoken_by', 'show_speakers',
-           'speaker_rows', 'chain_rows', 'before_steps', 'show_sound', 'quarantine_rows', 'findings']
+           'speaker_rows', 'chain_rows', 'before_steps', 'sounds_before', 'show_sound', 'quarantine_rows', 'findings']
 
 # %% ../../nbs/7_reports/data_report.ipynb #imports-01
 import math
@@ -37,7 +37,7 @@ from asr_nb.reports.data_parts import (
     titled,
 )
 from .data_text import character_kinds, near_rows, odd_rates
-from ..runs.experiment import CorpusSpec
+from ..runs.experiment import CorpusSpec, Experiment
 from .figures import BLUE, GREY
 from ..preprocessing.store.prepared import PreparedSet
 from ..preprocessing.text.languages import find_language
@@ -307,6 +307,20 @@ def before_steps(
     except (BadInput, AudioError, OSError):  # the source is gone: the report does without
         pass
     return None
+
+# %% ../../nbs/7_reports/data_report.ipynb #sound-02b
+def sounds_before(
+    sets: Iterable[PreparedSet],
+    experiment: Experiment,
+    sources: Mapping[str, Mapping[str, Any]],  # by set: the options of its source, pinned
+) -> dict[str, tuple[str, np.ndarray]]:
+    """By set the id of an utterance that went through steps, and its sound before them; sets
+    without one are left out."""
+    sounds = {
+        one.name: before_steps(experiment.corpus_named(one.name), sources[one.name], one)
+        for one in sets
+    }
+    return {name: sound for name, sound in sounds.items() if sound}
 
 # %% ../../nbs/7_reports/data_report.ipynb #sound-03
 def _spectrogram(axis: Any, samples: np.ndarray, title: str) -> None:
