@@ -19,8 +19,6 @@ from .record import RunInProgress
 from .stages import keep_ledger, stores
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from asr_nb.models.family import Family
 
 # %% auto #0
