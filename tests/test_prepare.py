@@ -229,6 +229,7 @@ def test_ray_survives_the_same(tmp_path: Path, clean: Account) -> None:
     assert kept < ROWS // SHARD
     child = start("drive('noise', 'notes', 'ray')", tmp_path)
     wait_for(lambda: sealed(tmp_path / "noise") >= kept + 2)
+    wait_for(lambda: bool(workers_of(child, "ray::Map")))  # between two jobs it has another name
     workers_of(child, "ray::Map")[0].kill()
     account = json.loads(finished(child))
     assert (account["digest"], account["done"]) == (clean.digest, "by ray, 2 at a time")
