@@ -141,7 +141,7 @@ def demo(
     from asr_nb.runs.executors import run_local
     from asr_nb.runs.experiment import load_experiment
     from asr_nb.reports.labbook import labbook as write_labbook
-    from asr_nb.reports.labbook import labs, summary_text
+    from asr_nb.reports.labbook import experiments_in, summary_text
     from asr_nb.runs.plan import plan_runs
 
     need_synthesiser()
@@ -149,7 +149,7 @@ def demo(
     outcome = run_local(spec, plan_runs(spec), out)
     page = write_labbook(out / spec.name)
     print(
-        f"\n{summary_text(labs(out / spec.name)[0])}\n\n"
+        f"\n{summary_text(experiments_in(out / spec.name)[0])}\n\n"
         "An embedded micro model on synthetic speech: it shows what the phenomena look like,\n"
         f"and says nothing about real models.\n\nThe report: {page}"
     )
@@ -170,9 +170,9 @@ def status(folder: Folder = RUNS) -> None:
     asr-nb status papermill_runs/demo
     """
     from asr_nb.runs.executors import is_locked, last_row
-    from asr_nb.reports.labbook import labs
+    from asr_nb.reports.labbook import experiments_in
 
-    for lab in labs(folder):
+    for lab in experiments_in(folder):
         busy = is_locked(lab.folder)
         print(f"{lab.folder.name}{' (running now)' if busy else ''}")
         for seen in lab.runs:

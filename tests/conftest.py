@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @dataclass(frozen=True)
-class Said:
+class Answer:
     """What a command answered."""
 
     code: int
@@ -89,7 +89,9 @@ def begin(
     return subprocess.Popen(argv, cwd=cwd, env=environment, stdout=out, stderr=err)
 
 
-def command(*words: str, cwd: Path | None = None, timeout: float = 600, **environment: str) -> Said:
+def command(
+    *words: str, cwd: Path | None = None, timeout: float = 600, **environment: str
+) -> Answer:
     """Call `asr-nb` in a process of its own; one that hangs is described before it is ended."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -107,7 +109,7 @@ def command(*words: str, cwd: Path | None = None, timeout: float = 600, **enviro
     if hangs:
         pytest.fail(f"{hangs}\n{texts[1]}")
     assert child.pid, "the fork server ended"
-    return Said(child.returncode, *texts)
+    return Answer(child.returncode, *texts)
 
 
 def describe(pid: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import Said, command, result, run_folders
+from conftest import Answer, command, result, run_folders
 
 GOOD = """
 name: calls
@@ -29,7 +29,7 @@ recipes: [full]
 """
 
 
-def refused(answer: Said, *words: str) -> None:
+def refused(answer: Answer, *words: str) -> None:
     """One line, from the command or from a run, and it reads: field, what is wrong, what is allowed."""
     assert answer.code == 2, (answer.code, answer.out, answer.err)
     lines = [

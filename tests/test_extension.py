@@ -14,7 +14,7 @@ from asr_nb.preprocessing.sources import registry
 from asr_nb.preprocessing.store import steps
 from asr_nb.preprocessing.store.prepared import prepare_set
 from asr_nb.publishing.card import card_of
-from asr_nb.runs.budget import expected
+from asr_nb.runs.budget import expected_size
 from asr_nb.runs.experiment import load_experiment, write_experiment
 from asr_nb.runs.plan import plan_runs, training_utterances
 from asr_nb.runs.record import Record
@@ -90,7 +90,7 @@ def test_a_source_is_found_by_the_plan(beeps: Path) -> None:
     lab = load_experiment(beeps / "beeping.yaml")
     assert lab.corpus.options["pitches"] == str(beeps / "pitches.txt"), "a path starts at the YAML"
     assert training_utterances(lab, plan_runs(lab), beeps) == 3
-    size = expected(lab.corpus, lab.models)
+    size = expected_size(lab.corpus, lab.models)
     assert (size.rows, size.seconds) == (4, 2.0)
     before = plan_runs(lab)[0].key
     (beeps / "pitches.txt").write_text("300 400 500 700")

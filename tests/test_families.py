@@ -93,7 +93,7 @@ def test_made_up_families_go_the_whole_way(place: Path) -> None:
     rows = [row for row in map(json.loads, witness) if row["test_set"] == "en_clean"]
     assert len(rows) == 4 and all(row["hypothesis"] == row["reference"][::-1] for row in rows)
     assert "en_clean.tiny.short.unsupported_spans" in result(folders["audit"])["metrics"]
-    assert result(folders["audit"])["inputs"]["polly.engine"]["name"] == "polly 7"
+    assert result(folders["audit"])["inputs"]["polly.runtime"]["name"] == "polly 7"
     (card,) = (path.read_text("utf-8") for path in folders["card"].glob("train-tiny-*.md"))
     assert "tiny" in card and str(place) not in card
     book = command("labbook", "runs", cwd=place, **environment(place))

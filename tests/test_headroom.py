@@ -6,7 +6,7 @@ from pathlib import Path
 import golden
 import pytest
 from asr_nb.preprocessing.sources.nonspeech import SOUNDS
-from asr_nb.runs.experiment import experiment_names, load_experiment, quiet_set, unmeasured
+from asr_nb.runs.experiment import experiment_names, load_experiment, nonspeech_set, gaps
 from conftest import command, result, run_folders
 
 # The micro model hears clean English well, so there is nothing to gain; `twin` is the same model by another name.
@@ -110,8 +110,8 @@ def test_every_experiment_that_ships_hears_where_nobody_speaks() -> None:
         lab = load_experiment(name)
         quiet = [spec for spec in lab.sets if spec.role == "nonspeech"]
         assert len(quiet) == 1, name
-        added = quiet[0] == quiet_set(quiet[0].name, lab.corpus.language)
-        assert added == any("was added" in said for said in unmeasured(lab)), name
+        added = quiet[0] == nonspeech_set(quiet[0].name, lab.corpus.language)
+        assert added == any("was added" in said for said in gaps(lab)), name
 
 
 def test_silence_noise_tones_and_music_are_among_the_sounds() -> None:

@@ -9,12 +9,12 @@ from asr_nb.checks import BadInput
 from asr_nb.evaluation.decoding import Prediction
 from asr_nb.evaluation.errors import buckets, classify, has_rule, names_in
 from asr_nb.evaluation.scoring import score
-from asr_nb.evaluation.summary import headline
+from asr_nb.evaluation.summary import headline_rate
 from asr_nb.preprocessing.corpus.utterances import Utterance
 from asr_nb.preprocessing.text.languages import LANGUAGES, Language, WordRules, find_language
 from asr_nb.preprocessing.text.normalisers import for_language, normaliser, normalisers
 from asr_nb.preprocessing.text.numerals import Numerals
-from asr_nb.preprocessing.text.rules import Rules, language
+from asr_nb.preprocessing.text.criteria import Rules, language
 from asr_nb.reports.data_parts import Part
 from asr_nb.reports.data_text import character_rows, kind_of, text_rows
 from asr_nb.runs.experiment import experiment_from
@@ -79,7 +79,7 @@ def test_the_normaliser_of_auto(tokish: Language, code: str) -> None:
 
 def test_it_is_scored(tokish: Language) -> None:
     scores = score(["Dr. 12"], ["doka mi ro"], normaliser("tokish"))
-    assert headline(scores.normaliser) == "wer" and scores.wer == 1 / 3
+    assert headline_rate(scores.normaliser) == "wer" and scores.wer == 1 / 3
 
 
 def test_kinds_of_errors(tokish: Language) -> None:

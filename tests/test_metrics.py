@@ -11,9 +11,9 @@ from asr_nb.evaluation import summary
 from asr_nb.evaluation.decoding import Prediction, write_predictions
 from asr_nb.evaluation.intervals import Interval
 from asr_nb.preprocessing.text.normalisers import normaliser
-from asr_nb.publishing.card import Story, card_body, result_table
+from asr_nb.publishing.card import ModelRecords, card_body, result_table
 from asr_nb.reports import tables
-from asr_nb.reports.labbook import labbook_html, labs, summary_html, summary_text
+from asr_nb.reports.labbook import labbook_html, experiments_in, summary_html, summary_text
 from asr_nb.runs import stages
 from asr_nb.runs.experiment import CorpusSpec, Experiment, ModelSpec, write_experiment
 from asr_nb.runs.record import RunInProgress, markdown, read_result
@@ -43,7 +43,7 @@ RUNS = {  # folder -> stage and parameters
 }
 
 
-def predictions(calls: str, noises: str) -> stages.Found:
+def predictions(calls: str, noises: str) -> stages.PredictionsBySet:
     """Eight speakers who say the same sentence, and eight noises; what was written for each."""
     row = Prediction("", "calls", "we meet at five", calls, "en", 2.0)
     quiet = replace(row, test_set="noises", reference="", hypothesis=noises)
@@ -91,10 +91,10 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def story(folder: Path) -> Story:
+def story(folder: Path) -> ModelRecords:
     """The records around the trained model, as a card reads them."""
     baseline, trained, evaluated = (read_result(folder / "calls" / name) for name in RUNS)
-    return Story(CALLS, trained, None, baseline, evaluated, ())
+    return ModelRecords(CALLS, trained, None, baseline, evaluated, ())
 
 
 def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured
         line for line in result_table(story(measured)).splitlines() if "words a second" in line
     ]
     assert len(cards) == 2 and all(line.endswith("| **better** |") for line in cards)
-    (lab,) = labs(measured)
+    (lab,) = experiments_in(measured)
     assert "<th>calls: words a second</th>" in summary_html(lab)
     assert "2 words a second [2, 2]<br>+1 words a second [+1, +1]<br><b>better</b>" in summary_html(
         lab
@@ -125,7 +125,9 @@ def test_without_its_entry_no_page_knows_it(
     measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(summary.METRICS, "pace")
-    assert "words a second" not in result_table(story(measured)) + summary_html(labs(measured)[0])
+    assert "words a second" not in result_table(story(measured)) + summary_html(
+        experiments_in(measured)[0]
+    )
 
 
 def test_words_where_nobody_speaks_are_compared_everywhere(measured: Path) -> None:
@@ -134,7 +136,7 @@ def test_words_where_nobody_speaks_are_compared_everywhere(measured: Path) -> No
     table = [row for row in rows if row["metric"] == "words per minute"]
     assert [(row["difference"], row["verdict"]) for row in table] == [(change, "**WORSE**")]
     assert f"| {change} | **WORSE** |" in result_table(story(measured))
-    (lab,) = labs(measured)
+    (lab,) = experiments_in(measured)
     assert f"{change}<br><b>WORSE</b>" in summary_html(lab)
     assert f"worse: noises: {change}" in summary_text(lab)
     assert any(change in text for text in story(measured).evaluated.warnings)
@@ -144,7 +146,7 @@ def test_failed_and_better_are_reconciled_wherever_both_stand(measured: Path) ->
     better = Interval(-0.5, -0.6, -0.4, 8, 8)
     sentence = tables.reconciliation("FAILED: the warm-up never ended.", better)
     assert sentence and tables.reconciliation("Falling.", better) == ""
-    (lab,) = labs(measured)
+    (lab,) = experiments_in(measured)
     assert sentence in summary_html(lab) and sentence in summary_text(lab)
     known = story(measured)
     recipe = {"name": "full", "method": "full", "steps": 1, "learning_rate": 1.0, "note": ""}

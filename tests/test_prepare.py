@@ -20,13 +20,13 @@ import pytest
 from asr_nb.checks import BadInput, sha256
 from asr_nb.preprocessing.store import shards
 from asr_nb.preprocessing.sound.audio import encode
-from asr_nb.preprocessing.sources.source import Opened
-from asr_nb.preprocessing.store.pool import Crew
-from asr_nb.preprocessing.store.provenance import Planned
-from asr_nb.preprocessing.corpus.admission import Rules
+from asr_nb.preprocessing.sources.source import OpenSource
+from asr_nb.preprocessing.store.pool import WorkerPool
+from asr_nb.preprocessing.store.provenance import PlannedStep
+from asr_nb.preprocessing.corpus.admission import Criteria
 from asr_nb.preprocessing.corpus.utterances import Ledger, Utterance
 from asr_nb.preprocessing.store import prepared
-from asr_nb.preprocessing.store.prepared import Account, Preparation, open_set
+from asr_nb.preprocessing.store.prepared import PreparationRecord, Preparation, open_set
 from conftest import ROOT
 
 ROWS, SHARD = 96, 8
@@ -89,27 +89,31 @@ def corpus(count: int = ROWS, seconds: float = 0.2) -> Iterator[Utterance]:
 
 def prepare(
     folder: Path,
-    crew: Crew,
-    steps: tuple[Planned, ...] = (),
+    crew: WorkerPool,
+    steps: tuple[PlannedStep, ...] = (),
     count: int = ROWS,
     seconds: float = 0.2,
-) -> Account:
+) -> PreparationRecord:
     """Prepare the corpus in small shards."""
     shards.SHARD_ROWS = SHARD
-    rules = Rules(max_quarantine=0.5, leaks="drop")
+    rules = Criteria(max_quarantine=0.5, leaks="drop")
     return Preparation(
-        Opened(corpus(count, seconds), rules, True), [], folder, Ledger(), steps
+        OpenSource(corpus(count, seconds), rules, True), [], folder, Ledger(), steps
     ).run(crew)[1]
 
 
 def drive(folder: str, notes: str, engine: str) -> None:
     """In a process of its own: prepare the corpus slowly with two workers, and print the account."""
-    print(json.dumps(vars(prepare(Path(folder), Crew(2, engine), (Planned(Watched(notes)),)))))
+    print(
+        json.dumps(
+            vars(prepare(Path(folder), WorkerPool(2, engine), (PlannedStep(Watched(notes)),)))
+        )
+    )
 
 
 def peak(folder: str, count: int) -> None:
     """In a process of its own: prepare `count` clips of 10 s, and print the most memory it took, in MB."""
-    prepare(Path(folder), Crew(0), count=count, seconds=10.0)
+    prepare(Path(folder), WorkerPool(0), count=count, seconds=10.0)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
@@ -157,10 +161,10 @@ def workers_of(child: subprocess.Popen, mark: str) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Account:
+def clean(tmp_path_factory: pytest.TempPathFactory) -> PreparationRecord:
     """The corpus as one process prepares it, undisturbed."""
     folder = tmp_path_factory.mktemp("clean") / "noise"
-    account = prepare(folder, Crew(0), (Planned(Watched(os.devnull, 0.0)),))
+    account = prepare(folder, WorkerPool(0), (PlannedStep(Watched(os.devnull, 0.0)),))
     made = open_set(folder)
     assert (account.rows, account.shards, account.made, len(made.utterances)) == (
         ROWS,
@@ -180,7 +184,9 @@ def notes_of(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()]
 
 
-def test_workers_give_the_same_bits_and_load_no_torch(tmp_path: Path, clean: Account) -> None:
+def test_workers_give_the_same_bits_and_load_no_torch(
+    tmp_path: Path, clean: PreparationRecord
+) -> None:
     child = start("drive('noise', 'notes', 'local')", tmp_path)
     account = json.loads(finished(child))
     assert (account["digest"], account["done"]) == (clean.digest, "in 2 processes")
@@ -189,7 +195,7 @@ def test_workers_give_the_same_bits_and_load_no_torch(tmp_path: Path, clean: Acc
     assert {(torch, threads) for _, _, torch, threads in notes} == {("False", "1")}
 
 
-def test_a_killed_driver_costs_a_shard_a_worker(tmp_path: Path, clean: Account) -> None:
+def test_a_killed_driver_costs_a_shard_a_worker(tmp_path: Path, clean: PreparationRecord) -> None:
     child = start("drive('noise', 'notes', 'local')", tmp_path)
     wait_for(lambda: sealed(tmp_path / "noise") >= 4)
     workers = workers_of(child, "spawn_main")
@@ -207,7 +213,7 @@ def test_a_killed_driver_costs_a_shard_a_worker(tmp_path: Path, clean: Account) 
     assert not list((tmp_path / "noise").rglob(".*"))
 
 
-def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, clean: Account) -> None:
+def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, clean: PreparationRecord) -> None:
     child = start("drive('noise', 'notes', 'local')", tmp_path)
     wait_for(lambda: sealed(tmp_path / "noise") >= 3)
     workers_of(child, "spawn_main")[0].kill()
@@ -218,7 +224,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, clean: Account) 
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
-def test_ray_survives_the_same(tmp_path: Path, clean: Account) -> None:
+def test_ray_survives_the_same(tmp_path: Path, clean: PreparationRecord) -> None:
     child = start("drive('noise', 'notes', 'ray')", tmp_path)
     wait_for(lambda: sealed(tmp_path / "noise") >= 2)
     children = psutil.Process(child.pid).children(recursive=True)
@@ -239,8 +245,8 @@ def test_ray_survives_the_same(tmp_path: Path, clean: Account) -> None:
 
 
 def test_babble_is_the_same_for_every_worker_and_of_the_same_split(tmp_path: Path) -> None:
-    steps = (Planned(Crowd(), ("train",)),)
-    accounts = [prepare(tmp_path / str(workers), Crew(workers), steps) for workers in (0, 2)]
+    steps = (PlannedStep(Crowd(), ("train",)),)
+    accounts = [prepare(tmp_path / str(workers), WorkerPool(workers), steps) for workers in (0, 2)]
     assert accounts[0].digest == accounts[1].digest
     rows = open_set(tmp_path / "2").utterances
     assert all(bool(row.audio_chain) == (row.split == "train") for row in rows)
@@ -248,7 +254,7 @@ def test_babble_is_the_same_for_every_worker_and_of_the_same_split(tmp_path: Pat
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(
-    tmp_path: Path, clean: Account, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clean: PreparationRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, left = shards.ArrayStore.write, [5]
 
@@ -258,13 +264,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(folder, items, dtype)
 
-    steps = (Planned(Watched(os.devnull, 0.0)),)
+    steps = (PlannedStep(Watched(os.devnull, 0.0)),)
     monkeypatch.setattr(shards.ArrayStore, "write", full)
     with pytest.raises(
         BadInput, match="disk: 'full' can't be used; noise: what is sealed stays, 4 so far"
     ):
-        prepare(tmp_path / "noise", Crew(0), steps)
-    account = prepare(tmp_path / "noise", Crew(0), steps)
+        prepare(tmp_path / "noise", WorkerPool(0), steps)
+    account = prepare(tmp_path / "noise", WorkerPool(0), steps)
     assert (account.digest, account.made) == (clean.digest, ROWS // SHARD - 4)
 
 
@@ -274,7 +280,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     from asr_nb.preprocessing.store import estimate
 
     monkeypatch.setattr(estimate, "free_bytes", lambda folder: 10**6)
-    opened = Opened(list(corpus()), Rules(), True)
+    opened = OpenSource(list(corpus()), Criteria(), True)
     with pytest.raises(BadInput, match="disk: '1.0 MB free' can't be used; .* will be written"):
         prepared.prepare_set(opened, [], tmp_path / "noise", Ledger())
     assert not list((tmp_path / "noise").iterdir())
@@ -289,7 +295,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_always_killed_is_said(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="killed 3 times in a row"):
-        list(Crew(1).do(suicide, [1]))
+        list(WorkerPool(1).map(suicide, [1]))
 
 
 def suicide(_: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import Said, command, result, run_folders
+from conftest import Answer, command, result, run_folders
 
 CANARIES = (
     "quibblefrotz",
@@ -115,7 +115,7 @@ def leaks(root: Path, strings: tuple[str, ...] = CANARIES) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
+def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Answer]]:
     """The folder of the private experiment after the whole way, and what the commands answered."""
     place = tmp_path_factory.mktemp("privacy")
     plant(place / FOLDER)
@@ -137,7 +137,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
     return place / "runs" / "calls", answers
 
 
-def test_no_word_or_name_leaves_the_private_folders(calls: tuple[Path, list[Said]]) -> None:
+def test_no_word_or_name_leaves_the_private_folders(calls: tuple[Path, list[Answer]]) -> None:
     root, answers = calls
     assert leaks(root.parent) == []
     assert [found_in(one.out + one.err) for one in answers] == [set()] * len(answers)
@@ -147,7 +147,7 @@ def test_no_word_or_name_leaves_the_private_folders(calls: tuple[Path, list[Said
     )
 
 
-def test_no_utterance_is_shown(calls: tuple[Path, list[Said]]) -> None:
+def test_no_utterance_is_shown(calls: tuple[Path, list[Answer]]) -> None:
     from asr_nb.evaluation.decoding import read_predictions
 
     root, _ = calls
@@ -178,7 +178,7 @@ def test_no_utterance_is_shown(calls: tuple[Path, list[Said]]) -> None:
         assert "<audio" not in path.read_text(encoding="utf-8")
 
 
-def test_the_search_would_find_them(calls: tuple[Path, list[Said]]) -> None:
+def test_the_search_would_find_them(calls: tuple[Path, list[Answer]]) -> None:
     root, _ = calls
     hidden = [
         path
@@ -201,7 +201,7 @@ def test_the_search_would_find_them(calls: tuple[Path, list[Said]]) -> None:
     copy.unlink()
 
 
-def test_the_private_folder_is_closed_ignored_and_named(calls: tuple[Path, list[Said]]) -> None:
+def test_the_private_folder_is_closed_ignored_and_named(calls: tuple[Path, list[Answer]]) -> None:
     root, _ = calls
     folders = [path for path in root.rglob("private") if path.is_dir()]
     assert {path.parent.name.split("-")[0] for path in folders} >= {
@@ -230,21 +230,21 @@ def test_the_private_folder_is_closed_ignored_and_named(calls: tuple[Path, list[
     )
 
 
-def test_the_ledger_has_salted_ids_and_reasons(calls: tuple[Path, list[Said]]) -> None:
-    from asr_nb.runs.privacy import kept, veil_of
+def test_the_ledger_has_salted_ids_and_reasons(calls: tuple[Path, list[Answer]]) -> None:
+    from asr_nb.runs.privacy import place_in_run, redactor_of
 
     root, _ = calls
     folder = run_folders(root)["prepare"]
     shown, whole = (
         [json.loads(line) for line in path.read_text().splitlines()]
-        for path in (folder / "quarantine.jsonl", kept(folder, "quarantine.jsonl"))
+        for path in (folder / "quarantine.jsonl", place_in_run(folder, "quarantine.jsonl"))
     )
     assert sorted(row["reason"] for row in shown) == [
         "audio_missing",
         "row_unreadable",
         "undecodable",
     ]
-    assert [row["id"] for row in shown] == [veil_of(root).id(row["id"]) for row in whole]
+    assert [row["id"] for row in shown] == [redactor_of(root).id(row["id"]) for row in whole]
     assert {row["detail"] for row in shown} == {""} and found_in(json.dumps(whole)) >= {
         BROKEN,
         FILE,
@@ -252,7 +252,7 @@ def test_the_ledger_has_salted_ids_and_reasons(calls: tuple[Path, list[Said]]) -
 
 
 def test_a_witness_that_lacks_an_utterance_is_warned_of_without_its_name(
-    calls: tuple[Path, list[Said]],
+    calls: tuple[Path, list[Answer]],
 ) -> None:
     root, _ = calls
     record = result(run_folders(root)["audit"])
@@ -261,7 +261,7 @@ def test_a_witness_that_lacks_an_utterance_is_warned_of_without_its_name(
 
 
 def test_a_second_call_changes_nothing_and_a_clone_without_private_folders_counts_as_done(
-    calls: tuple[Path, list[Said]],
+    calls: tuple[Path, list[Answer]],
     tmp_path: Path,
 ) -> None:
     import shutil

@@ -18,7 +18,7 @@ from asr_nb.evaluation import errors, pronunciation, slices
 from asr_nb.evaluation.decoding import Prediction
 from asr_nb.evaluation.scoring import Counts, score
 from asr_nb.evaluation.significance import bootstrap, paired_bootstrap
-from asr_nb.evaluation.summary import scored
+from asr_nb.evaluation.summary import scores_of
 from asr_nb.preprocessing.text.normalisers import normaliser
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,14 +178,17 @@ def test_buckets_sum_to_the_errors(
     reference: str, hypothesis: str, language: str, rule: str
 ) -> None:
     row, normalise = Prediction("a", "set", reference, hypothesis, language, 1.0), normaliser(rule)
-    (found,), counts = errors.classify([row], normalise), scored([row], normalise).primary
+    (found,), counts = errors.classify([row], normalise), scores_of([row], normalise).primary
     assert (
         len(found)
         == counts.errors[0]
         == sum(filter(None, errors.buckets([row], normalise).values()))
     )
     assert [error.place for error in found] == sorted(error.place for error in found)
-    assert sum(bool(error.said and error.heard) for error in found) == counts.substitutions[0]
+    assert (
+        sum(bool(error.reference and error.hypothesis) for error in found)
+        == counts.substitutions[0]
+    )
     assert {error.kind for error in found} <= set(errors.BUCKETS)
 
 
@@ -227,7 +230,7 @@ def predictions(wrong: float, seed: int) -> list[Prediction]:
 def test_ten_thousand_utterances_are_all_accounted_for() -> None:
     """Two systems scored, sliced, sorted into buckets and resampled; how long it takes is measured by the run notebook `score_speed`."""
     before, after, rule = predictions(0.15, 1), predictions(0.12, 2), normaliser("danish")
-    scores = [scored(rows, rule) for rows in (before, after)]
+    scores = [scores_of(rows, rule) for rows in (before, after)]
     named = [found.named() for found in scores]
     speakers = [row.speaker for row in before]
     intervals = [bootstrap(found.words.errors, found.words.reference, speakers) for found in scores]
@@ -236,7 +239,7 @@ def test_ten_thousand_utterances_are_all_accounted_for() -> None:
     )
     rows = slices.slice_table(after, rule, before)
     found = [errors.buckets(system, rule, None) for system in (before, after)]
-    lost = errors.broken(before, after, rule, None)
+    lost = errors.regressions(before, after, rule, None)
     errors.confusions(after, rule)
     errors.distribution(after, rule)
     assert change.high < 0 and named[1]["wer"] < named[0]["wer"] == intervals[0].value

@@ -43,7 +43,7 @@ def lab_of(folder: Path, code: str = "") -> Path:
 def test_a_new_stage_is_its_notebook_and_its_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asr_nb.reports.labbook import labs
+    from asr_nb.reports.labbook import experiments_in
     from asr_nb.reports.labbook import labbook as write_labbook
     from asr_nb.runs.executors import Terminal, run_local
 
@@ -63,7 +63,7 @@ def test_a_new_stage_is_its_notebook_and_its_entry(
     outcome = run_local(toy, runs, tmp_path, Terminal(words), lab=lab)
     assert outcome.code == 0, words.getvalue()
     assert result(tmp_path / "toy" / runs[1].name)["metrics"]["da_phone.echo"]["value"] == 0.25
-    (found,) = labs(tmp_path / "toy")
+    (found,) = experiments_in(tmp_path / "toy")
     assert [run.stage for run in found.runs] == ["prepare", "listen"]
     assert runs[1].name in write_labbook(tmp_path / "toy").read_text("utf-8")
 

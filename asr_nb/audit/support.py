@@ -25,7 +25,7 @@ from ..preprocessing.text.asian import UNSPACED
 # %% auto #0
 __all__ = ['LETTERS', 'UNSPACED_WEIGHT', 'ALGORITHM', 'CATEGORIES', 'CONTEXT', 'MARK', 'fold', 'size', 'infix_similarity',
            'token_coverage', 'Settings', 'anchors', 'gaps', 'Span', 'unsupported_spans', 'AuditRow', 'audit',
-           'audit_summary', 'ranked', 'span_table_html']
+           'audit_summary', 'spans_by_score', 'span_table_html']
 
 # %% ../../nbs/5_audit/support.ipynb #fold-02
 LETTERS = str.maketrans(
@@ -166,7 +166,7 @@ class Span:
     score: float  # letters times what they lack in support: listen to the highest first
     category: str  # unsupported or loop; what was made up, people say
     closest: str  # the best witness
-    heard: str  # what it has there, raw
+    witness_text: str  # what it has there, raw
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ CONTEXT = 40  # characters shown on either side of a span
 MARK = "color:#0b5394;font-weight:bold;border-bottom:2px solid #0b5394"
 
 
-def ranked(rows: Sequence[AuditRow]) -> list[tuple[AuditRow, Span]]:
+def spans_by_score(rows: Sequence[AuditRow]) -> list[tuple[AuditRow, Span]]:
     "Every span with its utterance, the one most worth listening to first."
     pairs = [(row, span) for row in rows for span in row.spans]
     return sorted(pairs, key=lambda pair: (-pair[1].score, pair[0].id, pair[1].start))
@@ -353,8 +353,8 @@ def span_table_html(rows: Sequence[AuditRow], most: int = 20) -> str:
     "The first spans as a table: in their context, with support and closest witness."
     head = "utterance", "flag", "hypothesis, the span in ⟦ ⟧", "support", "closest witness"
     lines = [[f"<b>{name}</b>" for name in head]]
-    for row, span in ranked(rows)[:most]:
-        witness = f"<i>{html.escape(span.closest)}</i>: {html.escape(span.heard)}"
+    for row, span in spans_by_score(rows)[:most]:
+        witness = f"<i>{html.escape(span.closest)}</i>: {html.escape(span.witness_text)}"
         lines.append(
             [
                 html.escape(row.id),

@@ -27,12 +27,12 @@ from ..models.family import Family
 from ..preprocessing.store.examples import Example, Reader
 from ..models.family import load as load_family
 from ..preprocessing.sound.audio import SAMPLING_RATE, encode, from_pcm, load, to_pcm
-from ..preprocessing.sources.registry import Opened
+from ..preprocessing.sources.registry import OpenSource
 from ..preprocessing.store.arrays import ArrayStore
 from ..preprocessing.corpus.keyed import keyed_generator
-from ..preprocessing.store.pool import Crew
-from ..preprocessing.corpus.admission import Rules
-from ..preprocessing.store.shards import Work, jobs_of, prepare_shard
+from ..preprocessing.store.pool import WorkerPool
+from ..preprocessing.corpus.admission import Criteria
+from ..preprocessing.store.shards import ShardSettings, shard_tasks, prepare_shard
 from ..preprocessing.corpus.utterances import Ledger, Utterance
 from ..reports.figures import BLUE, GREY, ORANGE
 from ..preprocessing.store.prepared import Preparation
@@ -317,8 +317,8 @@ def shards_a_second(
     folder: Path,  # empty
 ) -> float:  # of wall time
     "How fast `workers` processes prepare `count` clips, once they have started."
-    jobs = jobs_of(many(rows, count), Work(folder, "", readers=(reader,)))
-    times = [time.perf_counter() for _ in Crew(workers).do(prepare_shard, jobs)]
+    jobs = shard_tasks(many(rows, count), ShardSettings(folder, "", readers=(reader,)))
+    times = [time.perf_counter() for _ in WorkerPool(workers).map(prepare_shard, jobs)]
     late = (
         workers - 1
     )  # as many are nearly done when the first is, so that it may not count for them
@@ -344,8 +344,8 @@ def _peak(count: int, folder: Path, source: str) -> float:
     rows = (
         replace(clip(number, seconds=2.5), duration=0.0) for number in range(count)
     )  # as a stream has them
-    made, _ = Preparation(Opened(rows, Rules(), True), [family], folder, Ledger()).run(
-        Crew(0), look
+    made, _ = Preparation(OpenSource(rows, Criteria(), True), [family], folder, Ledger()).run(
+        WorkerPool(0), look
     )
     look()
     assert len(made.utterances) == count, f"{len(made.utterances)} of {count} clips were kept"

@@ -20,13 +20,13 @@ from rapidfuzz.distance import Levenshtein
 from .decoding import Prediction
 from .pronunciation import available, phonemes_of, sound_alike
 from .scoring import Op, loops_in, normalised
-from .summary import paired, scored
+from .summary import pair, scores_of
 from ..preprocessing.text.languages import Language, WordRules, find_language
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
 __all__ = ['BUCKETS', 'FEWEST_TRUNCATED', 'FEWEST_INVENTED', 'LIKE', 'Error', 'has_rule', 'names_in', 'classify', 'worst_first',
-           'buckets', 'Confusion', 'confusions', 'Broken', 'broken', 'Distribution', 'distribution']
+           'buckets', 'Confusion', 'confusions', 'Regression', 'regressions', 'Distribution', 'distribution']
 
 # %% ../../nbs/4_evaluation/errors.ipynb #buckets-02
 BUCKETS = (
@@ -51,8 +51,8 @@ class Error(NamedTuple):
     "One word, or character, that went wrong."
 
     kind: str  # one of BUCKETS
-    said: str  # the reference word; "" for an insertion
-    heard: str  # the hypothesis word; "" for a deletion
+    reference: str  # the reference word; "" for an insertion
+    hypothesis: str  # the hypothesis word; "" for a deletion
     place: int  # how many words of the reference stand before it
 
 # %% ../../nbs/4_evaluation/errors.ipynb #rules-04
@@ -210,7 +210,7 @@ def _load_phonemes(alignments: Iterable[Sequence[Op]], languages: Sequence[Langu
 
 def classify(predictions: Sequence[Prediction], normalise: Normaliser) -> list[list[Error]]:
     "The errors of each utterance in the order of its alignment, each in one bucket."
-    alignments, unit = scored(predictions, normalise).alignments, normalise.unit
+    alignments, unit = scores_of(predictions, normalise).alignments, normalise.unit
     languages = [find_language(row.language) for row in predictions]
     _load_phonemes(alignments, languages)
     return [
@@ -223,7 +223,7 @@ def classify(predictions: Sequence[Prediction], normalise: Normaliser) -> list[l
 # %% ../../nbs/4_evaluation/errors.ipynb #table-02
 def worst_first(predictions: Sequence[Prediction], normalise: Normaliser) -> list[int]:
     "Places of the utterances with errors, most errors first, ties by id."
-    errors = scored(predictions, normalise).primary.errors
+    errors = scores_of(predictions, normalise).primary.errors
     return sorted(np.flatnonzero(errors).tolist(), key=lambda i: (-errors[i], predictions[i].id))
 
 
@@ -245,8 +245,8 @@ def buckets(
 class Confusion(NamedTuple):
     "One word taken for another."
 
-    said: str  # the reference word
-    heard: str  # the hypothesis word
+    reference: str  # the reference word
+    hypothesis: str  # the hypothesis word
     kind: str  # one of BUCKETS
     count: int
 
@@ -256,28 +256,28 @@ def confusions(
 ) -> list[Confusion]:
     "The most frequent pairs of a reference word and the word in its place, ties by alphabet."
     pairs = Counter(
-        (error.said, error.heard, error.kind)
+        (error.reference, error.hypothesis, error.kind)
         for errors in classify(predictions, normalise)
         for error in errors
-        if error.said and error.heard
+        if error.reference and error.hypothesis
     )
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
     return [Confusion(*pair, times) for pair, times in ordered[:count]]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #broken-02
 @dataclass(frozen=True)
-class Broken:
+class Regression:
     "A stretch that the first system had right and the second has not."
 
-    said: str  # of the reference, normalised; "" where a word was only added
-    heard: str  # of the second hypothesis
+    reference: str  # of the reference, normalised; "" where a word was only added
+    hypothesis: str  # of the second hypothesis
     before: Prediction
     after: Prediction
 
     @property
     def words(self) -> int:
         "How many words went wrong."
-        return max(len(self.said.split()), len(self.heard.split()))
+        return max(len(self.reference.split()), len(self.hypothesis.split()))
 
 
 def _right(ops: Sequence[Op]) -> tuple[list[bool], list[bool]]:
@@ -304,21 +304,21 @@ def _broken(ops: Sequence[Op], later: Sequence[Op]) -> Iterator[tuple[str, str]]
         place = end
 
 
-def broken(
+def regressions(
     before: Sequence[Prediction],
     after: Sequence[Prediction],  # of the same utterances
     normalise: Normaliser,
     count: int | None = 20,  # None: all of them
-) -> list[Broken]:
+) -> list[Regression]:
     "What `before` had right and `after` has wrong, the longest first, ties by id. Raises BadInput."
-    before, after = paired(before, after)
-    alignments = (scored(rows, normalise).alignments for rows in (before, after))
+    before, after = pair(before, after)
+    alignments = (scores_of(rows, normalise).alignments for rows in (before, after))
     stretches = [
-        Broken(reference, hypothesis, first, second)
+        Regression(reference, hypothesis, first, second)
         for ops, later, first, second in zip(*alignments, before, after)
         for reference, hypothesis in _broken(ops, later)
     ]
-    return sorted(stretches, key=lambda row: (-row.words, row.after.id, row.said))[:count]
+    return sorted(stretches, key=lambda row: (-row.words, row.after.id, row.reference))[:count]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #distribution-02
 @dataclass(frozen=True)
@@ -336,7 +336,7 @@ class Distribution:
 
 def distribution(predictions: Sequence[Prediction], normalise: Normaliser) -> Distribution:
     "Of words, or of characters where the normaliser counts those."
-    counts = scored(predictions, normalise).primary
+    counts = scores_of(predictions, normalise).primary
     spoken = counts.reference > 0
     rates = counts.errors[spoken] / counts.reference[spoken]
     below = [int((rates < limit).sum()) for limit in (0.05, 0.10, 0.25)]

@@ -15,7 +15,7 @@ from .power import Power, blocks_needed
 from ..findings import Finding
 
 # %% auto #0
-__all__ = ['WORDS', 'ASKS', 'ENOUGH', 'WORTH', 'BEST_GAIN', 'FALL', 'Base', 'Probe', 'Verdict', 'judge']
+__all__ = ['VERDICTS', 'ASKS', 'ENOUGH', 'WORTH', 'BEST_GAIN', 'FALL', 'Base', 'Probe', 'Verdict', 'verdict_on_training']
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #values-02
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Probe:
             raise BadInput("probe", values, "1 step at least, and finite losses")
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #verdict-02
-WORDS = ("train", "change the recipe", "take a larger base", "don't")
+VERDICTS = ("train", "change the recipe", "take a larger base", "don't")
 ASKS = {  # the word that a finding asks for, by its code; others ask for none
     "larger-base": "take a larger base",
     "good-enough": "don't",
@@ -66,7 +66,7 @@ class Verdict:
     reasons: tuple[Finding, ...]
 
     def __post_init__(self):
-        one_of("word", self.word, WORDS)
+        one_of("word", self.word, VERDICTS)
 
     @property
     def refuses(self) -> bool:
@@ -135,7 +135,7 @@ def _size(base: Base, others: Sequence[Base], target: float) -> Finding:
 def _shows(base: Base, target: float, power: Power | None) -> Finding:
     "Whether the test set can show what is at stake."
     if power is None or power.smallest is None:
-        why = power.assumed if power else "it was not decoded"
+        why = power.assumptions if power else "it was not decoded"
         return _reason("power-unknown", f"what the test set can show is not known ({why})")
     rate, smallest = base.rate.value, power.smallest
     stake = max(0.0, rate - target) if target else rate
@@ -175,7 +175,7 @@ def _learns(probe: Probe | None) -> Finding:
     return _reason("nothing-learnt", f"{text}: nothing is learnt, or nothing is left to learn")
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #judge-02
-def judge(
+def verdict_on_training(
     base: Base,
     others: Sequence[Base] = (),  # measured on the same dev set
     target: float = 0.0,  # the rate that is good enough, a fraction; 0: not stated

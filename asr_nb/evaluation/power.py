@@ -46,23 +46,25 @@ SPREAD = 0.4  # standard deviation between speakers, as a share of the WER
 class Power:
     "How small a difference of two systems a test set can show."
 
-    smallest: float | None  # a fraction: shown in 80 % of repetitions; None: none, see `assumed`
+    smallest: (
+        float | None
+    )  # a fraction: shown in 80 % of repetitions; None: none, see `assumptions`
     error: float | None  # standard error of the difference
     blocks: int
-    assumed: str  # what it rests on, for the report
+    assumptions: str  # what it rests on, for the report
 
     def __str__(self) -> str:
         if self.smallest is None:
-            return f"no difference can be shown: {self.assumed}"
+            return f"no difference can be shown: {self.assumptions}"
         smallest = points(self.smallest)
-        return f"differences of {smallest} and more can be shown ({self.assumed})"
+        return f"differences of {smallest} and more can be shown ({self.assumptions})"
 
 
-def _power(error: float | None, blocks: int, assumed: str) -> Power:
+def _power(error: float | None, blocks: int, assumptions: str) -> Power:
     "The power that follows from the difference's standard error."
     if error is None or blocks < FEWEST_FOR_INTERVAL:
         return Power(None, error, blocks, f"only {blocks} blocks to draw from")
-    return Power(smallest_difference(error, blocks), error, blocks, assumed)
+    return Power(smallest_difference(error, blocks), error, blocks, assumptions)
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-03
 def rate_error(

@@ -21,15 +21,15 @@ from asr_nb.evaluation.significance import (
     paired_bootstrap,
     paired_p,
 )
-from .summary import FEWEST_FOR_INTERVAL, paired, scored
+from .summary import FEWEST_FOR_INTERVAL, pair, scores_of
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
-__all__ = ['NOT_GIVEN', 'EDGES', 'UNITS', 'FEWEST_NUMBERS', 'thirds', 'banded', 'seen_words', 'slices_of', 'SliceRow',
+__all__ = ['NOT_KNOWN', 'EDGES', 'UNITS', 'FEWEST_NUMBERS', 'thirds', 'bands', 'training_words', 'slices_of', 'SliceRow',
            'slice_table']
 
 # %% ../../nbs/4_evaluation/slices.ipynb #bands-02
-NOT_GIVEN = "not given"
+NOT_KNOWN = "not given"
 EDGES = {"duration": (2, 5, 10, 20), "age": (18, 25, 50, 70)}  # seconds, years
 UNITS = {"duration": "s", "age": "years", "speaking rate": "a second", "level": "dB"}
 FEWEST_NUMBERS = 7  # as many different ones, and a tag is banded
@@ -42,7 +42,7 @@ def thirds(values: Iterable[float | None]) -> tuple[float, ...]:
     return tuple(sorted({float(f"{end:.3g}") for end in ends}))
 
 
-def banded(values: Sequence[float | None], edges: Sequence[float], unit: str = "") -> list[str]:
+def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = "") -> list[str]:
     "The name of the band in which each value lies."
 
     def place(edge: float) -> str:
@@ -53,12 +53,12 @@ def banded(values: Sequence[float | None], edges: Sequence[float], unit: str = "
         [f"under {place(edges[0])}", *between, f"{place(edges[-1])} and over"] if edges else ["any"]
     )
     return [
-        NOT_GIVEN if value is None else names[int(np.searchsorted(edges, value, "right"))]
+        NOT_KNOWN if value is None else names[int(np.searchsorted(edges, value, "right"))]
         for value in values
     ]
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02
-def seen_words(texts: Iterable[str], normalise: Normaliser) -> frozenset[str]:
+def training_words(texts: Iterable[str], normalise: Normaliser) -> frozenset[str]:
     "The words of raw training texts, as they are scored."
     return frozenset(word for text in texts for word in normalised(text, normalise).split())
 
@@ -78,8 +78,8 @@ def _tag(name: str, values: Sequence[str | None]) -> list[str]:
     numbers = [_number(value) for value in values]
     few = len(set(known)) < FEWEST_NUMBERS and name not in EDGES
     if few or not known or None in map(_number, known):
-        return [str(value) if value not in (None, "") else NOT_GIVEN for value in values]
-    return banded(numbers, EDGES.get(name) or thirds(numbers), UNITS.get(name, ""))
+        return [str(value) if value not in (None, "") else NOT_KNOWN for value in values]
+    return bands(numbers, EDGES.get(name) or thirds(numbers), UNITS.get(name, ""))
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-03
 def _pace(row: Prediction, normalise: Normaliser) -> float | None:
@@ -100,13 +100,13 @@ def slices_of(
     pace = [_pace(row, normalise) for row in predictions]
     seconds = [row.duration for row in predictions]
     own = {
-        "speaker": [row.speaker or NOT_GIVEN for row in predictions],
-        "duration": banded(seconds, EDGES["duration"], UNITS["duration"]),
-        "speaking rate": banded(pace, thirds(pace), f"{normalise.unit}s a second"),
+        "speaker": [row.speaker or NOT_KNOWN for row in predictions],
+        "duration": bands(seconds, EDGES["duration"], UNITS["duration"]),
+        "speaking rate": bands(pace, thirds(pace), f"{normalise.unit}s a second"),
     }
     if levels is not None:
         known = [levels.get(row.id) for row in predictions]
-        own["level"] = banded(known, thirds(known), UNITS["level"])
+        own["level"] = bands(known, thirds(known), UNITS["level"])
     if seen is not None:
         new = [set(normalised(row.reference, normalise).split()) - set(seen) for row in predictions]
         own["unseen words"] = [
@@ -190,14 +190,16 @@ def slice_table(
 ) -> list[SliceRow]:
     "The whole set, then its slices, worst first. Raises BadInput."
     if before is not None:  # in the order of `after`, which is that of the columns
-        after, before = paired(after, before)
+        after, before = pair(after, before)
     columns = slices_of(after, normalise) if columns is None else columns
     for name, values in columns.items():
         if len(values) != len(after):
             raise BadInput(
                 f"columns[{name}]", len(values), f"a value for each of {len(after)} utterances"
             )
-    scores = [scored(rows, normalise) for rows in ((after,) if before is None else (before, after))]
+    scores = [
+        scores_of(rows, normalise) for rows in ((after,) if before is None else (before, after))
+    ]
     counts = [{"": s.primary, "word": s.words, "character": s.characters}[unit] for s in scores]
     errors, blocks = [count.errors for count in counts], np.array(blocks_of(after)[0])
     whole = _Set(counts[0].reference, blocks, errors, resamples)

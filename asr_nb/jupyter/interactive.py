@@ -19,9 +19,9 @@ from ..models.registry import form_of
 from ..preprocessing.sources.registry import source_named
 from ..preprocessing.text.normalisers import Normaliser
 from ..runs import record
-from ..runs.executors import last_row, locked, own, run_local
+from ..runs.executors import last_row, locked, claim_folder, run_local
 from ..runs.experiment import Experiment, lab_folder, load_experiment
-from ..runs.gate import HEADROOM, decided, standing
+from ..runs.gate import HEADROOM, decision, verdicts_so_far
 from .live import Live, LiveTerminal, curve_png
 from ..runs.notebook import check_parameters, declared_parameters
 from ..runs.pipeline import fixed_parameters, path_parameters
@@ -31,7 +31,7 @@ from ..runs.stages import progress_of, wer_scorer
 from ..training.recipes import Recipe
 
 if TYPE_CHECKING:  # it brings torch along, which most stages can do without
-    from asr_nb.training.trainer import Trained
+    from asr_nb.training.trainer import TrainingResult
 
 # %% auto #0
 __all__ = ['RUNS', 'BY_HAND', 'runs_folder', 'settings', 'choose', 'run_of', 'upstream_of', 'earlier_settings', 'find_run',
@@ -306,7 +306,7 @@ def stop_reason(run: RunInProgress) -> str:
 def record_error(run: RunInProgress, error: BaseException) -> None:
     "Write the record of a run that was stopped or failed, and say so on the page."
     stopped = isinstance(error, KeyboardInterrupt)
-    reason = stop_reason(run) if stopped else f"{type(error).__name__}: {run.veil.error(error)}"
+    reason = stop_reason(run) if stopped else f"{type(error).__name__}: {run.redactor.error(error)}"
     record.write_failure(run.folder, "stopped" if stopped else "failed", reason, run.began)
     say(
         f"{reason}. The record says so: `{near(run.folder / RESULT)}`. "
@@ -368,7 +368,7 @@ def by_hand(stage: str, parameters: Mapping[str, Any]) -> tuple[RunByHand, Simpl
     run = _runs.setdefault(known, run)
     made = provide(experiment, plan, run, name, root)
     with locked(root):
-        own(root, experiment)
+        claim_folder(root, experiment)
         begin(root / run.name, spec_of(experiment, plan, run, parameters, root))
     started = RunByHand(stage, root / run.name)
     watch_cells(started)
@@ -383,7 +383,7 @@ def spec_of(
     free = {name: value for name, value in parameters.items() if name not in fixed_parameters()}
     spec = run.spec(experiment.name) | {"parameters": free | run.parameters, BY_HAND: True}
     if run.stage == "train":
-        spec[HEADROOM] = decided(run, standing(experiment, plan, root), force=False)
+        spec[HEADROOM] = decision(run, verdicts_so_far(experiment, plan, root), force=False)
     return spec
 
 
@@ -491,7 +491,7 @@ def train(
     dev: Sequence[Any],
     recipe: Recipe,
     normalise: Normaliser,  # for the WER on dev
-) -> Trained:
+) -> TrainingResult:
     "Train as `training.trainer.train` does, into the run's folder and with its progress; may be called again."
     from asr_nb.training import trainer  # here: it brings torch along
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..reports import figures
-from ..runs.executors import Terminal, Watched, duration
+from ..runs.executors import Terminal, RunningRun, duration
 
 # %% ../../nbs/8_jupyter/live.ipynb #surface-02
 PAGES = ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID")  # JupyterLab, Colab, VS Code
@@ -242,7 +242,7 @@ class LiveTerminal(Terminal):
         "A run ended."
         self.endings.append(text)
 
-    def present(self, watched: Sequence[Watched]) -> None:
+    def present(self, watched: Sequence[RunningRun]) -> None:
         "What is running now."
         now = " | ".join(one.text() for one in watched)
         self.live.show(

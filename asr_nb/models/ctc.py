@@ -21,15 +21,15 @@ from ..checks import BadInput, canonical_json, sha256, write_atomic
 from .adapters import base_model, scope_of, scopes_of_layers, with_adapter
 from .family import Decoding, Hypothesis, device, evaluating
 from .pretrained import PretrainedModel, fetch, pretrained_errors, quiet
-from ..preprocessing.store.examples import Example, Reader, Unwritable
+from ..preprocessing.store.examples import Example, Reader, UnwritableLabel
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SMALL', 'spell', 'silent', 'frames_needed', 'collapse', 'best_path', 'CTCInputs', 'CTCTraining', 'CTC', 'waveforms',
-           'frames', 'refuse_short', 'targets', 'check_batch', 'log_probabilities', 'loss', 'heard', 'decode',
-           'log_probability', 'tokenizer_of', 'untrained', 'load']
+__all__ = ['SMALL', 'spell', 'is_silent_batch', 'frames_needed', 'collapse', 'best_path', 'CTCInputs', 'CTCTraining', 'CTC',
+           'waveforms', 'frames', 'refuse_short', 'targets', 'check_batch', 'log_probabilities', 'loss',
+           'frame_log_probabilities', 'decode', 'log_probability', 'tokenizer_of', 'untrained', 'load']
 
 # %% ../../nbs/2_models/ctc.ipynb #spell-02
 def spell(
@@ -40,15 +40,15 @@ def spell(
     text = " ".join(unicodedata.normalize("NFC", text).split())
     upper = sum(letter.isupper() for letter in letters) > len(letters) / 2
     cased = text.upper() if upper else text.lower()
-    words = "".join(letter for letter in cased if letter in letters or not silent(letter))
+    words = "".join(letter for letter in cased if letter in letters or not is_silent_batch(letter))
     missing = sorted(set(words) - letters - {" "})
     if missing:
         allowed = f"the model has no letter for {' '.join(missing)}: spell it out"
-        raise Unwritable("text", text, allowed)
+        raise UnwritableLabel("text", text, allowed)
     return " ".join(words.split())
 
 
-def silent(letter: str) -> bool:
+def is_silent_batch(letter: str) -> bool:
     "Whether a character is punctuation, a symbol or a control."
     return unicodedata.category(letter)[0] in "PSC"
 
@@ -272,7 +272,7 @@ def loss(family: CTC, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return total / max(1, int(counts.sum()))
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-06
-def heard(family: CTC, examples: Sequence[Example]) -> list[np.ndarray]:
+def frame_log_probabilities(family: CTC, examples: Sequence[Example]) -> list[np.ndarray]:
     "The log-probabilities of each clip, (frames, labels), without padding."
     batch = waveforms(examples)
     with evaluating(family.model):
@@ -286,7 +286,9 @@ def decode(family: CTC, examples: Sequence[Example], decoding: Decoding) -> list
         raise BadInput("beams", decoding.beams, "a CTC model is decoded greedily: 1")
     hypotheses = []
     for first in range(0, len(examples), decoding.batch_size):
-        for scores in heard(family, examples[first : first + decoding.batch_size]):
+        for scores in frame_log_probabilities(
+            family, examples[first : first + decoding.batch_size]
+        ):
             tokens, chances = collapse(scores, scores.argmax(1).tolist(), family.blank)
             text = family.tokenizer.decode(tokens, group_tokens=False, skip_special_tokens=True)
             hypotheses.append(Hypothesis(text, tokens, chances))
@@ -299,7 +301,7 @@ def log_probability(
     "Of each token, the highest among its frames on the best path."
     scored = []
     for example, hypothesis in zip(examples, hypotheses, strict=True):
-        scores = heard(family, [example])[0]
+        scores = frame_log_probabilities(family, [example])[0]
         path = best_path(scores, hypothesis.tokens, family.blank)
         scored.append(collapse(scores, path, family.blank)[1])
     return scored

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'Decoding', 'Hypothesis', 'Family', 'Trainable', 'evaluating', 'load', 'device', 'blank_reader',
-           'load_trained', 'engine']
+           'load_trained', 'runtime']
 
 # %% ../../nbs/2_models/family.ipynb #decoding-02
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def load_trained(
     return load(str(folder), **{**choices, "revision": None})
 
 # %% ../../nbs/2_models/family.ipynb #engine-02
-def engine(family: Family) -> dict[str, str]:
+def runtime(family: Family) -> dict[str, str]:
     "The library with its version, the precision of the weights, and the device."
     if family.model is None:
         kind = file_kind(family.source)  # the name of a file may tell whose it is

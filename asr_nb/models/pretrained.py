@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import BadInput
-from ..preprocessing.sources.hub import HubError, patiently, status_of
+from ..preprocessing.sources.hub import HubError, with_retries, status_of
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['WANTED', 'quiet', 'pretrained_errors', 'fetch', 'save_pretrained', 'source_name', 'PretrainedModel']
+__all__ = ['MODEL_FILES', 'quiet', 'pretrained_errors', 'fetch', 'save_pretrained', 'source_name', 'PretrainedModel']
 
 # %% ../../nbs/2_models/pretrained.ipynb #quiet-02
 @contextmanager
@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 # %% ../../nbs/2_models/pretrained.ipynb #hub-02
-WANTED = "*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"
+MODEL_FILES = "*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"
 
 
 @contextmanager
@@ -116,10 +116,10 @@ def _download(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     def action() -> str:
-        return snapshot_download(source, revision=revision, allow_patterns=list(WANTED))
+        return snapshot_download(source, revision=revision, allow_patterns=list(MODEL_FILES))
 
     with pretrained_errors(source, revision):
-        return Path(patiently(action, source, "model"))
+        return Path(with_retries(action, source, "model"))
 
 # %% ../../nbs/2_models/pretrained.ipynb #save-02
 def save_pretrained(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SETTINGS', 'encoder_hash', 'EncoderStates', 'sharing']
+__all__ = ['SETTINGS', 'encoder_hash', 'EncoderStates', 'shared_states']
 
 # %% ../../nbs/2_models/states.ipynb #encoder-02
 SETTINGS = (
@@ -103,7 +103,7 @@ class EncoderStates:
 
 # %% ../../nbs/2_models/states.ipynb #share-02
 @contextmanager
-def sharing(family: Family, states: EncoderStates) -> Iterator[None]:
+def shared_states(family: Family, states: EncoderStates) -> Iterator[None]:
     "Let `family` read encoder states and add to them. Raises BadInput if its encoder is another."
     if not hasattr(family, "states"):
         yield

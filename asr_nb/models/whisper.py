@@ -20,7 +20,7 @@ from .adapters import base_model, scope_of, scopes_of_layers, with_adapter
 from .family import Decoding, Hypothesis, device, evaluating
 from .pretrained import PretrainedModel, fetch, pretrained_errors, quiet
 from .registry import local_path
-from ..preprocessing.store.examples import Example, Reader, Unwritable
+from ..preprocessing.store.examples import Example, Reader, UnwritableLabel
 from ..preprocessing.store.features import LogMel, frames_kept, pad_mels
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def spell(
     text = unicodedata.normalize("NFC", text).strip()
     tokens = tokenizer(" " + text, add_special_tokens=False).input_ids
     if max(tokens) >= tokenizer.eos_token_id:  # words come first in the vocabulary
-        raise Unwritable("text", text, "it can't hold a model's token such as <|en|>")
+        raise UnwritableLabel("text", text, "it can't hold a model's token such as <|en|>")
     return tokens[1:] if tokens[0] == tokenizer.convert_tokens_to_ids("Ġ") else tokens
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-02

@@ -29,18 +29,18 @@ from asr_nb.evaluation.summary import (
     NONSPEECH,
     Sample,
     compared_metrics,
-    headline,
+    headline_rate,
     measure,
     metric_change,
     metric_label,
-    paired,
-    scored,
+    pair,
+    scores_of,
     summarise,
 )
 from ..preprocessing.text.normalisers import Normaliser
 from ..runs.experiment import Experiment
 from .figures import markdown_table
-from ..runs.privacy import OPEN, Veil, withheld
+from ..runs.privacy import NO_REDACTION, Redactor, redaction_note
 from ..runs.record import environment
 from ..training.recipes import Recipe
 from ..training.schedule import total_steps, warmup_steps
@@ -92,7 +92,7 @@ def named_rows(
     rows = []
     for name, predictions in systems.items():
         if any(row.reference for row in predictions):
-            rates = scored(predictions, normalise).named()
+            rates = scores_of(predictions, normalise).named()
             cells = {metric_label(metric): percent(rate) for metric, rate in rates.items()}
             rows.append({"test set": name, **cells})
     return rows
@@ -106,7 +106,7 @@ def difference_rows(
 ) -> list[dict[str, str]]:
     """For each compared metric of each set that both systems decoded: both values, their paired
     difference, and the verdict."""
-    rows, rate = [], headline(normalise)
+    rows, rate = [], headline_rate(normalise)
     for name in (name for name in before if name in after):
         role = "target" if any(row.reference for row in before[name]) else NONSPEECH[0]
         first, second = (Sample(system[name], normalise) for system in (before, after))
@@ -135,7 +135,7 @@ def before_after(
     normalise: Normaliser,
 ) -> list[tuple[str, Interval]]:
     "Labelled intervals for a chart: each set before and after."
-    rate = headline(normalise)
+    rate = headline_rate(normalise)
     return [
         pair
         for name, metrics in rates.items()
@@ -172,7 +172,7 @@ Pair = tuple[Prediction, Prediction]  # the same utterance before and after
 
 def worst(predictions: Sequence[Prediction], normalise: Normaliser, count: int) -> list[Prediction]:
     "The utterances with the most errors, ties by id."
-    errors = scored(predictions, normalise).primary.errors
+    errors = scores_of(predictions, normalise).primary.errors
     order = sorted(range(len(predictions)), key=lambda i: (-errors[i], predictions[i].id))
     return [predictions[i] for i in order[:count] if errors[i]]
 
@@ -184,19 +184,21 @@ def movers(
     count: int,
 ) -> tuple[list[Pair], list[Pair]]:
     "The utterances that lost most errors, and those that gained most, each before and after."
-    first, second = paired(before, after)
-    moved = scored(second, normalise).primary.errors - scored(first, normalise).primary.errors
+    first, second = pair(before, after)
+    moved = scores_of(second, normalise).primary.errors - scores_of(first, normalise).primary.errors
     order = sorted(range(len(first)), key=lambda i: (moved[i], first[i].id))
     better = [(first[i], second[i]) for i in order if moved[i] < 0][:count]
     worse = [(first[i], second[i]) for i in reversed(order) if moved[i] > 0][:count]
     return better, worse
 
 
-def samples_html(rows: Sequence[Prediction], normalise: Normaliser, veil: Veil = OPEN) -> str:
+def samples_html(
+    rows: Sequence[Prediction], normalise: Normaliser, redactor: Redactor = NO_REDACTION
+) -> str:
     """A table of utterances: reference and hypothesis, with the differences marked; of a
     private one how many words were wrong."""
-    if veil:
-        return _counts_html([rows], normalise, veil)
+    if redactor:
+        return _counts_html([rows], normalise, redactor)
     return sample_table_html(
         [row.id for row in rows],
         [row.reference for row in rows],
@@ -205,14 +207,16 @@ def samples_html(rows: Sequence[Prediction], normalise: Normaliser, veil: Veil =
     )
 
 # %% ../../nbs/7_reports/tables.ipynb #samples-02b
-def before_after_html(pairs: Sequence[Pair], normalise: Normaliser, veil: Veil = OPEN) -> str:
+def before_after_html(
+    pairs: Sequence[Pair], normalise: Normaliser, redactor: Redactor = NO_REDACTION
+) -> str:
     """A table of utterances: reference, hypothesis before and after, with the differences
     marked; of a private corpus how many words were wrong."""
     if not pairs:
         return "<p>None.</p>"
     before, after = zip(*pairs)
-    if veil:
-        return _counts_html([before, after], normalise, veil)
+    if redactor:
+        return _counts_html([before, after], normalise, redactor)
     return sample_table_html(
         [row.id for row in before],
         [row.reference for row in before],
@@ -222,16 +226,18 @@ def before_after_html(pairs: Sequence[Pair], normalise: Normaliser, veil: Veil =
     )
 
 
-def _counts_html(systems: Sequence[Sequence[Prediction]], normalise: Normaliser, veil: Veil) -> str:
+def _counts_html(
+    systems: Sequence[Sequence[Prediction]], normalise: Normaliser, redactor: Redactor
+) -> str:
     "The same utterances as one or two systems decoded them: salted id, words said, errors."
     names = ("errors",) if len(systems) == 1 else ("errors before", "errors after")
-    counts = [scored(rows, normalise).words for rows in systems]
+    counts = [scores_of(rows, normalise).words for rows in systems]
     lines = [[f"<b>{name}</b>" for name in ("utterance", "words", *names)]]
     lines += [
-        [veil.id(row.id), str(counts[0].reference[i]), *(str(c.errors[i]) for c in counts)]
+        [redactor.id(row.id), str(counts[0].reference[i]), *(str(c.errors[i]) for c in counts)]
         for i, row in enumerate(systems[0])
     ]
-    return f"<p>{withheld('Text is')}</p>{table_html(lines)}"
+    return f"<p>{redaction_note('Text is')}</p>{table_html(lines)}"
 
 # %% ../../nbs/7_reports/tables.ipynb #forgotten-02
 def _forgotten(
@@ -239,8 +245,8 @@ def _forgotten(
 ) -> tuple[int, list[Pair]]:
     """How many utterances were right before, and those of them that are wrong now, most errors
     first."""
-    first, second = paired(before, after)
-    wrong, now = (scored(rows, normalise).words.errors for rows in (first, second))
+    first, second = pair(before, after)
+    wrong, now = (scores_of(rows, normalise).words.errors for rows in (first, second))
     places = [i for i in range(len(first)) if not wrong[i] and now[i]]
     order = sorted(places, key=lambda i: (-now[i], first[i].id))
     return int((wrong == 0).sum()), [(first[i], second[i]) for i in order]
@@ -252,7 +258,7 @@ def forgotten_html(
     after: Mapping[str, Sequence[Prediction]],
     normalise: Normaliser,
     count: int,
-    veil: Veil = OPEN,
+    redactor: Redactor = NO_REDACTION,
 ) -> str:
     "Utterances of the source sets that were right before and are wrong now, most errors first."
     parts = []
@@ -263,12 +269,14 @@ def forgotten_html(
             f"{len(pairs)} have errors now.</p>"
         )
         if pairs:
-            parts.append(before_after_html(pairs[:count], normalise, veil))
+            parts.append(before_after_html(pairs[:count], normalise, redactor))
     return "".join(parts) or "<p>The experiment has no source set.</p>"
 
 # %% ../../nbs/7_reports/tables.ipynb #forgotten-02b
 def nonspeech_table(
-    experiment: Experiment, *systems: Mapping[str, Sequence[Prediction]], veil: Veil = OPEN
+    experiment: Experiment,
+    *systems: Mapping[str, Sequence[Prediction]],
+    redactor: Redactor = NO_REDACTION,
 ) -> str:
     """Markdown: for each sound without speech, what each system wrote (before and after, if
     there are two)."""
@@ -277,8 +285,8 @@ def nonspeech_table(
     for spec in (spec for spec in experiment.sets if spec.role == "nonspeech"):
         named = {name: system[spec.name] for name, system in zip(names, systems)}
         parts += [_nonspeech_rates(f"{spec.name}, {name}", rows) for name, rows in named.items()]
-        if veil:
-            parts.append(withheld("What was written is") + "\n")
+        if redactor:
+            parts.append(redaction_note("What was written is") + "\n")
         else:
             parts.append(markdown_table(_sound_rows(named)) + "\n")
     return "\n".join(parts) or "The experiment has no clips without speech."

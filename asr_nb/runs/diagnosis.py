@@ -18,14 +18,14 @@ from ..findings import Finding
 from ..models.family import Family
 from ..models.registry import public_name
 from ..preprocessing.text.normalisers import Normaliser
-from .decodes import Rates
+from .decodes import RatesBySet
 from .gate import HEADROOM, warning
 from .record import RunInProgress, read_result
 from ..training.recipes import Recipe
 from ..training.schedule import Course, plateau, same_plateaus, warmup_steps
 
 if TYPE_CHECKING:  # it brings torch along, which most stages can do without
-    from asr_nb.training.trainer import Trained
+    from asr_nb.training.trainer import TrainingResult
 
 # %% auto #0
 __all__ = ['wer_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict', 'evaluation_verdict', 'course_of',
@@ -56,7 +56,7 @@ def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02
-def diagnose(trained: Trained) -> str:
+def diagnose(trained: TrainingResult) -> str:
     "In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say, which step was kept."
     recipe = trained.recipe
     rows = [row for row in trained.history if row.get("loss") is not None]
@@ -73,12 +73,12 @@ def diagnose(trained: Trained) -> str:
         text += (
             f". Dev WER went from {100 * wers[min(wers)]:.1f} % to {100 * wers[max(wers)]:.1f} %"
         )
-    if trained.kept_step != trained.steps:
-        text += f", and the weights of step {trained.kept_step} were kept"
+    if trained.best_step != trained.steps:
+        text += f", and the weights of step {trained.best_step} were kept"
     return text[0].upper() + text[1:] + "."
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02b
-def record_training(run: RunInProgress, name: str, family: Family, trained: Trained) -> None:
+def record_training(run: RunInProgress, name: str, family: Family, trained: TrainingResult) -> None:
     "Keep what was trained and how, what was measured on the way, and the hashes of the model it left."
     source = public_name(family, name)  # a folder would name this machine
     run.input("model", {"name": name, "source": source, "revision": family.revision})
@@ -97,7 +97,7 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
     rates = [
         row["dev_wer"]
         for row in trained.history
-        if row["step"] == trained.kept_step and "dev_wer" in row
+        if row["step"] == trained.best_step and "dev_wer" in row
     ]
     if rates:
         run.metric("dev.wer", rates[0], unit="fraction")
@@ -112,7 +112,7 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-03
 def baseline_verdict(
     model: str,
-    rates: Rates,
+    rates: RatesBySet,
     rate: str = "wer",  # the headline: wer or cer
 ) -> str:
     "The untouched model in a sentence."

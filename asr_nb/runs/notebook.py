@@ -34,7 +34,7 @@ import psutil
 import asr_nb
 from ..checks import BadInput, canonical_json, from_mapping, write_atomic
 from .kernels import Forked, fork_server, kernel_manager
-from .privacy import PRIVATE, is_private, private_folder, sanitised
+from .privacy import PRIVATE, is_private, private_folder, redact_error
 from .record import RESULT, SPEC, read_result, write_failure
 
 # %% ../../nbs/6_runs/notebook.ipynb #parameters-02
@@ -140,10 +140,10 @@ def _explain(error: Exception, private: bool = False) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full"
     kind, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))
-    veiled = f"{sanitised(kind, text)}; see {PRIVATE}/{ERROR}" if private else ""
+    redacted = f"{redact_error(kind, text)}; see {PRIVATE}/{ERROR}" if private else ""
     if kind in BAD_INPUT:
-        return BAD_INPUT_PREFIX + (veiled or text)
-    said = veiled or f"{kind}: {(text.splitlines() or [''])[0]}"
+        return BAD_INPUT_PREFIX + (redacted or text)
+    said = redacted or f"{kind}: {(text.splitlines() or [''])[0]}"
     return f"a cell raised {said}" if hasattr(error, "ename") else said
 
 # %% ../../nbs/6_runs/notebook.ipynb #child-02b
@@ -335,7 +335,7 @@ def _redacted_outputs(outputs: list) -> list:
     "What the cells showed on purpose: no words that a library printed, and of an error its type."
     for output in outputs:
         if output.output_type == "error":
-            output.evalue = sanitised(output.ename, output.evalue)
+            output.evalue = redact_error(output.ename, output.evalue)
             output.traceback = [output.evalue]
     return [output for output in outputs if output.output_type != "stream"]
 

@@ -24,10 +24,10 @@ from .experiment import Experiment, lab_folder, model_notes
 from .keys import run_key
 from .notebook import check_parameters, declared_parameters
 from .pipeline import STAGES, Stage, fixed_parameters, planned_stages, is_run_of
-from .privacy import EXPERIMENT, HIDDEN, PRIVATE, kept
+from .privacy import EXPERIMENT, HIDDEN, PRIVATE, place_in_run
 from .record import is_finished, read_result
 from ..training.recipes import Recipe, with_overrides
-from ..training.schedule import lint, refused, total_steps
+from ..training.schedule import lint, errors_of, total_steps
 
 # %% ../../nbs/6_runs/plan.ipynb #run-02
 @dataclass(frozen=True)
@@ -236,7 +236,9 @@ def training_utterances(
     experiment: Experiment, runs: Sequence[Run], root: str | Path
 ) -> int | None:
     "How many utterances will be trained on, if that is known: counted in the prepared corpus, or set for a generator."
-    manifest = kept(Path(root) / runs[0].name, "store") / experiment.corpus.name / "manifest.jsonl"
+    manifest = (
+        place_in_run(Path(root) / runs[0].name, "store") / experiment.corpus.name / "manifest.jsonl"
+    )
     if manifest.is_file():
         lines = manifest.read_text(encoding="utf-8").split("\n")  # splitlines() cuts at U+2028 too
         return sum(json.loads(line)["split"] == "train" for line in lines if line)
@@ -262,7 +264,7 @@ def refuse_schedules(experiment: Experiment, runs: Sequence[Run], root: str | Pa
     "Raise BadInput for the first schedule among the runs with an error that its recipe does not allow."
     utterances = training_utterances(experiment, runs, root)
     for (_, name), findings in schedule_findings(experiment, runs, utterances).items():
-        for error in refused(experiment.recipe(name), findings):
+        for error in errors_of(experiment.recipe(name), findings):
             unless = f"change it, or set allow: [{error.code}] if it is meant"
             raise BadInput(f"recipe {name}", error.code, unless, error.text)
 

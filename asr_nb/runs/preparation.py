@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..preprocessing.corpus.utterances import Ledger
 from ..preprocessing.sources.registry import open_rows
 from ..preprocessing.store.estimate import amount
-from ..preprocessing.store.pool import Crew, cores
+from ..preprocessing.store.pool import WorkerPool, cores
 from ..preprocessing.store.prepared import Preparation, PreparedSet
 from ..preprocessing.store.steps import steps_from
 from .experiment import CorpusSpec, Experiment, ModelSpec
 from .record import RunInProgress
-from .stages import keep_ledger, stores
+from .stages import write_ledger, stores
 
 if TYPE_CHECKING:
     from asr_nb.models.family import Family
@@ -93,17 +93,17 @@ def prepare_sets(
     engine: str,  # local or ray
 ) -> list[PreparedSet]:
     "Prepare the sets and keep in the record what they are. Raises BadInput."
-    sets, crew = [], Crew(workers, engine)
+    sets, crew = [], WorkerPool(workers, engine)
     try:
         for name, plan in plans.items():
             sets.append(_prepare(name, plan, crew, run))
             run.input(f"{name}.revision", sources[name].get("revision"))
     finally:
-        keep_ledger(whole_ledger(plans), run)
+        write_ledger(whole_ledger(plans), run)
     return sets
 
 
-def _prepare(name: str, plan: Preparation, crew: Crew, run: RunInProgress) -> PreparedSet:
+def _prepare(name: str, plan: Preparation, crew: WorkerPool, run: RunInProgress) -> PreparedSet:
     "Prepare one set."
 
     def report(step: int, steps: int | None, what: str) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'STATUSES', 'METRIC_KEYS', 'RESULT', 'HEAVY', 'PACKAGES', 'METRIC_NAME', 'MIME', 'SPEC', 'PROGRESS',
            'Record', 'read_result', 'is_finished', 'code_hash', 'environment', 'metric_entry', 'markdown', 'bundle',
-           'emit', 'timings', 'Account', 'RunInProgress', 'start', 'write_failure']
+           'emit', 'timings', 'RunAccount', 'RunInProgress', 'start', 'write_failure']
 
 # %% ../../nbs/6_runs/record.ipynb #imports-01
 import dataclasses
@@ -26,7 +26,7 @@ from typing import Any
 import asr_nb
 from ..checks import BadInput, canonical_json, from_mapping, one_of, sha256, write_atomic
 from ..evaluation.intervals import CHANGE, DASH, interval_text
-from .privacy import NOTE, PRIVATE, is_private, kept, private_folder, veil_of
+from .privacy import NOTE, PRIVATE, is_private, place_in_run, private_folder, redactor_of
 
 # %% ../../nbs/6_runs/record.ipynb #record-02
 SCHEMA = 1
@@ -271,7 +271,7 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 # %% ../../nbs/6_runs/record.ipynb #account-02
-class Account:
+class RunAccount:
     "What a run keeps for its record: inputs, metrics, timings, warnings, and the hashes of its files."
 
     def __init__(self, folder: Path):
@@ -303,7 +303,7 @@ class Account:
     def artifact(self, path: str | Path) -> None:
         "Keep the hash of a file the run made, there or in the private folder, or of every file in a folder."
         beside = self.folder / path
-        whole = beside if beside.exists() else kept(self.folder, str(path))
+        whole = beside if beside.exists() else place_in_run(self.folder, str(path))
         files = [whole] if whole.is_file() else sorted(p for p in whole.rglob("*") if p.is_file())
         if not files:
             needed = "a file, or a folder with files, in the run's folder is needed"
@@ -311,15 +311,15 @@ class Account:
         self.artifacts |= {p.relative_to(self.folder).as_posix(): sha256(p) for p in files}
 
 # %% ../../nbs/6_runs/record.ipynb #run-02b
-class RunInProgress(Account):
+class RunInProgress(RunAccount):
     "The run whose notebook executes in this folder; `start` makes it."
 
     def __init__(self, stage: str, folder: Path):
         super().__init__(folder)
         self.stage, self.began, spec = stage, time.time(), folder / SPEC
         self.spec = json.loads(spec.read_text(encoding="utf-8")) if spec.is_file() else {}
-        self.veil = veil_of(folder.parent)  # what may be shown; every report asks it
-        if self.veil:
+        self.redactor = redactor_of(folder.parent)  # what may be shown; every report asks it
+        if self.redactor:
             self.input("privacy", NOTE)
         upstream = self.spec.get("upstream", [])
         self.missing = [name for name in upstream if not _says_finished(folder.parent / name)]
@@ -344,7 +344,7 @@ class RunInProgress(Account):
 
     def place(self, name: str) -> Path:
         "Where the run puts what holds texts, names or sound: its folder, or the private one in it."
-        return (private_folder(self.folder) if self.veil else self.folder) / name
+        return (private_folder(self.folder) if self.redactor else self.folder) / name
 
     def finish(self, verdict: str) -> None:
         "Write result.json as finished and show it. Nothing else makes a run finished."

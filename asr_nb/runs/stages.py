@@ -9,15 +9,15 @@ __all__ = []
 from asr_nb.runs.comparison import (
     comparable as comparable,
     differences as differences,
-    elsewhere as elsewhere,
+    record_changes_elsewhere as record_changes_elsewhere,
     same_method as same_method,
 )
 from asr_nb.runs.decodes import (
-    Rates as Rates,
-    count_pieces as count_pieces,
+    RatesBySet as RatesBySet,
+    record_pieces as record_pieces,
     decode_all as decode_all,
     decode_one as decode_one,
-    keep_named as keep_named,
+    record_named_rates as record_named_rates,
     states_folder as states_folder,
     summarise_all as summarise_all,
 )
@@ -31,10 +31,10 @@ from asr_nb.runs.diagnosis import (
     wer_scorer as wer_scorer,
 )
 from asr_nb.runs.upstream import (
-    Found as Found,
+    PredictionsBySet as PredictionsBySet,
     by_set as by_set,
     corpus_of as corpus_of,
-    keep_ledger as keep_ledger,
+    write_ledger as write_ledger,
     load_model as load_model,
     pinned as pinned,
     predictions_of as predictions_of,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONG_WARMUP', 'HIGH_RATE', 'FIRST_LOSS', 'SAME_END', 'total_steps', 'warmup_steps', 'learning_rates', 'lint',
-           'refused', 'plateau', 'Course', 'same_plateau', 'same_plateaus']
+           'errors_of', 'plateau', 'Course', 'same_plateau', 'same_plateaus']
 
 # %% ../../nbs/3_training/schedule.ipynb #imports-01
 import math
@@ -66,7 +66,7 @@ def lint(
     return worst_first(findings)
 
 # %% ../../nbs/3_training/schedule.ipynb #lint-02b
-def refused(recipe: Recipe, findings: Sequence[Finding]) -> list[Finding]:
+def errors_of(recipe: Recipe, findings: Sequence[Finding]) -> list[Finding]:
     "The errors among the findings that the recipe does not allow."
     return [f for f in findings if f.level == "error" and f.code not in recipe.allow]
 

@@ -21,11 +21,11 @@ from asr_nb.preprocessing.sources.rows import (
     SourceOptions,
     Unreadable,
     columns_of,
-    found_columns,
+    matching_columns,
 )
-from .rows import text_of, utterance_of
+from .rows import text_of, read_utterance
 from ..corpus.splits import fill_splits, role_of, subsample
-from .source import Opened, Source
+from .source import OpenSource, Source
 from .tables import Line, read_table
 from ..corpus.utterances import SPLITS, Ledger, Utterance
 
@@ -204,7 +204,7 @@ class _PlaceReader:
         split = self.place.split or "train"
         if self.own_split and (column := self.columns.get("split")):
             self.splits_named, split = True, _role(text_of(line.row.get(column), column))
-        return utterance_of(line.row, self.columns, audio, id, language, split)
+        return read_utterance(line.row, self.columns, audio, id, language, split)
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #reader-02
 def place_rows(
@@ -252,7 +252,7 @@ def _more_columns(
     line: int,
 ) -> dict[str, str]:
     "The columns, now that there are more names. Raises BadInput if some rows have no split."
-    newer = found_columns(options.columns, names, AUDIO_COLUMNS)
+    newer = matching_columns(options.columns, names, AUDIO_COLUMNS)
     if columns and ("split" in columns) < ("split" in newer):
         lacking = f"no row before line {line} names its split"
         raise BadInput("options.columns.split", newer["split"], lacking)
@@ -319,8 +319,8 @@ def folder_rows(
     yield from sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True)
 
 # %% ../../../nbs/1_preprocessing/sources/folder.ipynb #source-02
-def _open(language: str, options: FolderOptions, ledger: Ledger, base: Path) -> Opened:
-    return Opened(folder_rows(language, options, ledger, base), options, options.transcribed)
+def _open(language: str, options: FolderOptions, ledger: Ledger, base: Path) -> OpenSource:
+    return OpenSource(folder_rows(language, options, ledger, base), options, options.transcribed)
 
 
 SOURCE = Source("folder", FolderOptions, _open, paths=("path",), quiet=QUIET)

@@ -16,10 +16,10 @@ import numpy as np
 
 from ...checks import BadInput, from_mapping, sha256
 from ..sound.audio import SAMPLING_RATE, audio_hash, encode, from_pcm, to_pcm
-from ..corpus.admission import Rules
+from ..corpus.admission import Criteria
 from ..corpus.keyed import keyed_generator
 from ..corpus.utterances import Ledger, Utterance
-from .source import Opened, Source
+from .source import OpenSource, Source
 
 # %% ../../../nbs/1_preprocessing/sources/nonspeech.ipynb #nonspeech-02
 def _tones(frequencies: list[float], time: np.ndarray, level: float) -> np.ndarray:
@@ -85,8 +85,8 @@ def _clip(kind: str, number: int, language: str, options: NonSpeechOptions) -> U
     )
 
 # %% ../../../nbs/1_preprocessing/sources/nonspeech.ipynb #source-02
-def _open(language: str, options: NonSpeechOptions, ledger: Ledger, base: Path) -> Opened:
-    return Opened(nonspeech(language, options), Rules(), False)
+def _open(language: str, options: NonSpeechOptions, ledger: Ledger, base: Path) -> OpenSource:
+    return OpenSource(nonspeech(language, options), Criteria(), False)
 
 
 def _sizes(options: NonSpeechOptions) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...checks import BadInput, from_mapping, one_of
 from ..corpus.utterances import Ledger, Utterance
-from .source import Opened, Source
+from .source import OpenSource, Source
 
 # %% ../../../nbs/1_preprocessing/sources/registry.ipynb #read-02
 _HERE = "asr_nb.preprocessing.sources"
@@ -95,7 +95,7 @@ def open_rows(
     base: Path = Path("."),  # what a folder's path is relative to
     spoken: bool = True,  # False: nobody speaks, so no text is needed
     workers: int = 0,  # processes, for a source that makes its rows; 0 = as the options say
-) -> Opened:
+) -> OpenSource:
     "The rows of a source, not decoded yet. Raises BadInput, also while they are read."
     with _of_set(name):
         known = source_named(source)

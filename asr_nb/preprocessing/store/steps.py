@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ...checks import BadInput, from_mapping, one_of
-from .provenance import Planned, Step
+from .provenance import PlannedStep, Step
 from ..corpus.utterances import SPLITS
 
 # %% ../../../nbs/1_preprocessing/store/steps.ipynb #kinds-02
@@ -33,7 +33,7 @@ KINDS = {
 }
 
 
-def modules_of(steps: Iterable[Planned]) -> tuple[str, ...]:
+def modules_of(steps: Iterable[PlannedStep]) -> tuple[str, ...]:
     "The modules whose code makes what these steps give; those of a notebook's own cells have none."
     kinds = {plan.step.kind: type(plan.step).__module__ for plan in steps}
     uses = (name for kind in kinds if kind in KINDS for name in KINDS[kind].uses)
@@ -52,19 +52,19 @@ def _step(options: dict[str, Any], where: str) -> Step:
     return getattr(kind, "from_mapping", partial(from_mapping, kind))(options, where)
 
 # %% ../../../nbs/1_preprocessing/store/steps.ipynb #list-02
-def _planned(item: Any, where: str) -> Planned:
+def _planned(item: Any, where: str) -> PlannedStep:
     "One item of the list. Raises BadInput."
     if not isinstance(item, Mapping):
         raise BadInput(where, item, "a mapping with the key step is needed")
     options = {key: value for key, value in item.items() if key != "splits"}
     splits = {"splits": item["splits"]} if "splits" in item else {}
-    return from_mapping(Planned, splits | {"step": _step(options, where)}, where)
+    return from_mapping(PlannedStep, splits | {"step": _step(options, where)}, where)
 
 
 def steps_from(
     items: Sequence[Mapping[str, Any]],  # e.g. `process` of an experiment's corpus
     where: str = "process",  # how errors name it
-) -> tuple[Planned, ...]:
+) -> tuple[PlannedStep, ...]:
     "The steps in their order. Raises BadInput."
     if not isinstance(items, (list, tuple)):
         raise BadInput(where, items, "a list of steps is needed")

@@ -12,7 +12,7 @@ from functools import cache
 
 from ...checks import BadInput
 from . import cardinals
-from .numerals import Numerals, apart, say_numbers
+from .numerals import Numerals, separate_digits, say_numbers
 from .rules import Rules, language
 from .spelling import Normaliser, fold, words
 
@@ -39,7 +39,7 @@ def _year(match: re.Match) -> str:
 
 def _compact(text: str) -> str:
     "The words of raw Chinese `text`, without blanks beside Chinese characters."
-    text = re.sub("(?<![0-9.,])([1-9][0-9]{3})(?= ?年)", _year, fold(apart(text)))
+    text = re.sub("(?<![0-9.,])([1-9][0-9]{3})(?= ?年)", _year, fold(separate_digits(text)))
     text = " ".join(words(say_numbers(text, _MANDARIN))).replace("〇", "零")
     return re.sub(f"(?<={UNSPACED.pattern}) | (?={UNSPACED.pattern})", "", text)
 

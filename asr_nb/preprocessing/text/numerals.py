@@ -14,7 +14,7 @@ from functools import cached_property
 from .cardinals import LIMIT
 
 # %% auto #0
-__all__ = ['Numerals', 'apart', 'say_numbers']
+__all__ = ['Numerals', 'separate_digits', 'say_numbers']
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-02
 def _one_of(characters: str) -> str:
@@ -88,7 +88,7 @@ def _number(text: str, numerals: Numerals) -> str:
     return ("" if numerals.attached else " ").join((words, numerals.marks[mark], decimals))
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-02
-def apart(text: str) -> str:
+def separate_digits(text: str) -> str:
     "Raw `text` with blanks round a fraction, and between a digit and a raised digit."
     if text.isascii():
         return text
