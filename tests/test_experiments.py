@@ -127,13 +127,14 @@ def fill(hub: Any) -> None:
 
 def rows_of(spec: Any) -> list[dict[str, Any]]:
     "Every row of a set as read, its sound as long as it says; the chain that its steps leave on it."
-    from asr_nb.preprocessing.sources.registry import read
+    from helpers import prepared_rows
+
+    from asr_nb.preprocessing.corpus.utterances import Ledger
     from asr_nb.preprocessing.store.provenance import process
     from asr_nb.preprocessing.store.steps import steps_from
-    from asr_nb.preprocessing.corpus.utterances import Ledger
 
     ledger, rows, steps = Ledger(), [], steps_from(spec.process)
-    for row, samples in read(spec.source, spec.name, spec.language, spec.options, ledger):
+    for row, samples in prepared_rows(spec.source, spec.name, spec.language, spec.options, ledger):
         utterance, after = process(row, samples, steps)
         assert len(after) == len(samples) == RATE // 5
         fields = {
