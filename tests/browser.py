@@ -1,4 +1,5 @@
-"""JupyterLab on this machine, and a headless Chromium before it that is told what to do by the Chrome DevTools protocol."""
+"""JupyterLab on this machine, and a headless Chromium before it that is told what to do by the
+Chrome DevTools protocol."""
 
 import base64
 import json
@@ -63,7 +64,8 @@ def started(words: list[str], pattern: str, file: Path, **how: Any) -> Iterator[
 
 @contextmanager
 def jupyterlab(folder: Path, **environment: str) -> Iterator[str]:
-    """The address of a JupyterLab that shows `folder`; it keeps no settings of somebody's own, and leaves none."""
+    """The address of a JupyterLab that shows `folder`; it keeps no settings of somebody's own, and
+    leaves none."""
     with tempfile.TemporaryDirectory() as own:
         (Path(own) / "overrides.json").write_text(json.dumps(SETTINGS))
         homes = {f"JUPYTER_{n}_DIR": f"{own}/{n}" for n in ("CONFIG", "DATA", "RUNTIME")}

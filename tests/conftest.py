@@ -33,7 +33,8 @@ BEGUN_FIRST = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make golden`: store the results of stages that have another version instead of comparing them."""
+    """`make golden`: store the results of stages that have another version instead of comparing
+    them."""
     parser.addoption("--golden", action="store_true", help="store the results of the stages")
 
 

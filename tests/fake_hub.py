@@ -512,7 +512,8 @@ def take_commit(hub: Hub, request: Request) -> Answer:
 def answer(
     hub: Hub, method: str, path: str, request: Callable[[tuple[str, ...]], Request]
 ) -> Answer:
-    "What the Hub says to one request. Paths are matched as sent, since revisions may hold quoted slashes."
+    """What the Hub says to one request. Paths are matched as sent, since revisions may hold quoted
+    slashes."""
     for allowed, pattern, handler in ROUTES:
         match = pattern.fullmatch(path) if allowed == method else None
         if match:

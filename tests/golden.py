@@ -131,7 +131,8 @@ def difference(stored: Any, fresh: Any, where: str = "") -> str:
 
 
 def check(stage: str, folder: Path, renew: bool, golden: Path = GOLDEN) -> None:
-    """Hold a run's result against the stored one; renew: store it, if the stage has another version than the stored one."""
+    """Hold a run's result against the stored one; renew: store it, if the stage has another version
+    than the stored one."""
     path, versions, result = (
         golden / f"{stage}.json",
         needed_versions(stage),

@@ -1,4 +1,5 @@
-"""Bad input: exit code 2, one clear line that names the field, the value and what is allowed, and nothing lost."""
+"""Bad input: exit code 2, one clear line that names the field, the value and what is allowed, and
+nothing lost."""
 
 import fcntl
 import json
@@ -30,7 +31,8 @@ recipes: [full]
 
 
 def refused(answer: Answer, *words: str) -> None:
-    """One line, from the command or from a run, and it reads: field, what is wrong, what is allowed."""
+    """One line, from the command or from a run, and it reads: field, what is wrong, what is
+    allowed."""
     assert answer.code == 2, (answer.code, answer.out, answer.err)
     lines = [
         line for line in answer.err.splitlines() if re.match("asr-nb: |failed .*bad input: ", line)
@@ -225,8 +227,10 @@ def test_two_at_once(toy: Path) -> None:
 
 def test_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
     code = (
-        "import shutil, sys; real = shutil.disk_usage; shutil.disk_usage = lambda p: real(p)._replace(free=1000);"
-        "from asr_nb.cli import main; sys.argv = ['asr-nb', 'run', 'toy', '--out', sys.argv[1]]; main()"
+        """import shutil, sys; real = shutil.disk_usage; shutil.disk_usage = lambda p:
+        real(p)._replace(free=1000);"""
+        """from asr_nb.cli import main; sys.argv = ['asr-nb', 'run', 'toy', '--out', sys.argv[1]];
+        main()"""
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],

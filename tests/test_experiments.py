@@ -126,7 +126,8 @@ def fill(hub: Any) -> None:
 
 
 def rows_of(spec: Any) -> list[dict[str, Any]]:
-    "Every row of a set as read, its sound as long as it says; the chain that its steps leave on it."
+    """Every row of a set as read, its sound as long as it says; the chain that its steps leave on
+    it."""
     from helpers import prepared_rows
 
     from asr_nb.preprocessing.corpus.utterances import Ledger
@@ -147,7 +148,8 @@ def rows_of(spec: Any) -> list[dict[str, Any]]:
 
 
 def second_process() -> None:
-    "Read every set of the Hub's experiments; a commit that the loopback does not have gives way to its newest."
+    """Read every set of the Hub's experiments; a commit that the loopback does not have gives way
+    to its newest."""
     import datasets
 
     from asr_nb.runs.experiment import load_experiment
@@ -250,7 +252,8 @@ def test_common_voice_from_a_copy_on_the_hub(
 
 
 def placed(name: str, home: Path) -> tuple[Path, Path]:
-    "A copy of the experiment where its relative path leads into `home`, and the folder that it names."
+    """A copy of the experiment where its relative path leads into `home`, and the folder that it
+    names."""
     copy = home / "a" / "b" / "c" / "d" / f"{name}.yaml"
     copy.parent.mkdir(parents=True)
     shutil.copy(LAB / copy.name, copy)

@@ -1,4 +1,5 @@
-"""What the package is extended by: each new part is one module and one line in its registry, and is then found everywhere."""
+"""What the package is extended by: each new part is one module and one line in its registry, and is
+then found everywhere."""
 
 import dataclasses
 import subprocess
@@ -76,7 +77,8 @@ recipes: [full]
 
 @pytest.fixture
 def beeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an experiment on the source `beeps`: its module, and its line in the registry."""
+    """A folder with an experiment on the source `beeps`: its module, and its line in the
+    registry."""
     (tmp_path / "made_up_beeps.py").write_text(BEEPS)
     (tmp_path / "pitches.txt").write_text("300 400 500 600")
     (tmp_path / "beeping.yaml").write_text(EXPERIMENT)

@@ -1,4 +1,5 @@
-"""A new family is a module and an entry in the registry: two made-up ones go the whole way, beside pocketsphinx."""
+"""A new family is a module and an entry in the registry: two made-up ones go the whole way, beside
+pocketsphinx."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The results of the toy's stages are the stored ones, or their versions say that they changed. `make golden` stores them."""
+"""The results of the toy's stages are the stored ones, or their versions say that they changed.
+`make golden` stores them."""
 
 import json
 import shutil

@@ -1,4 +1,5 @@
-"""Is training worth it? What the gate says and does, from the experiment's file to the record of a run that was forced."""
+"""Is training worth it? What the gate says and does, from the experiment's file to the record of a
+run that was forced."""
 
 import json
 from pathlib import Path
@@ -9,7 +10,8 @@ from asr_nb.preprocessing.sources.nonspeech import SOUNDS
 from asr_nb.runs.experiment import experiment_names, load_experiment, nonspeech_set, gaps
 from conftest import command, result, run_folders
 
-# The micro model hears clean English well, so there is nothing to gain; `twin` is the same model by another name.
+# The micro model hears clean English well, so there is nothing to gain; `twin` is the same model by
+# another name.
 SWEEP = """
 name: sweep
 question: Is it worth it to teach English to a model that knows it?

@@ -162,7 +162,8 @@ def as_nobody(action: Callable[[], Any], token: str = "") -> Any:
 
 
 def push() -> dict[str, Any]:
-    "Write to the Hub as publishing does: small and large files, a deletion, a data set, a model to load again."
+    """Write to the Hub as publishing does: small and large files, a deletion, a data set, a model
+    to load again."""
     import torch
     from datasets import Dataset, load_dataset
     from huggingface_hub import HfApi

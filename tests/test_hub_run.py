@@ -128,7 +128,8 @@ def pushes(run: Path, repository: str) -> dict[str, Any]:
 
 
 def hears(prepared: Path, revision: str) -> dict[str, dict[str, str]]:
-    "What the pushed adapter hears in each test utterance, loaded as asr_nb loads it, and as peft does."
+    """What the pushed adapter hears in each test utterance, loaded as asr_nb loads it, and as peft
+    does."""
     from huggingface_hub import snapshot_download
     from peft import PeftModel
 
@@ -195,7 +196,8 @@ class Place:
         self.folder, self.url, self.runs = folder, url, folder / "runs"
 
     def experiment(self, name: str, commit: str = "", also: str = "", **options: Any) -> Path:
-        "Write the YAML file of an experiment on the corpus: the model's commit, a further model, the corpus's options."
+        """Write the YAML file of an experiment on the corpus: the model's commit, a further model,
+        the corpus's options."""
         told = {
             "id": DATA,
             "splits": SPLITS,
@@ -253,7 +255,8 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def tell_story(place: Place, hub: Any) -> dict[str, Any]:
-    "Prepare; let the Hub move on and lose the cache; run the rest; fail with a further model; publish."
+    """Prepare; let the Hub move on and lose the cache; run the rest; fail with a further model;
+    publish."""
     from conftest import run_folders
 
     seen: dict[str, Any] = {"prepare": place.prepare(place.experiment("calls"))}

@@ -1,4 +1,5 @@
-"""A run notebook that somebody opens: its cells in a kernel without a run folder, and once in JupyterLab with a browser before it."""
+"""A run notebook that somebody opens: its cells in a kernel without a run folder, and once in
+JupyterLab with a browser before it."""
 
 import json
 import os
@@ -67,7 +68,8 @@ class Page:
         self.client.wait_for_ready(timeout=120)
 
     def run(self, source: str, until: str = "", timeout: float = 300) -> Answer:
-        """Run a cell; `until` such words are in its progress, then stop it as the square button does."""
+        """Run a cell; `until` such words are in its progress, then stop it as the square button
+        does."""
         asked, answer, stopped = self.client.execute(source), Answer(), False
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -90,7 +92,8 @@ class Page:
         return list(self.folder.glob("papermill_runs/*/*/progress.jsonl"))
 
     def notebook(self, name: str, until_cell: str = "", **parameters: Any) -> dict[str, Answer]:
-        """Run the cells of a run notebook from the top, parameters edited, up to a cell or the first error."""
+        """Run the cells of a run notebook from the top, parameters edited, up to a cell or the
+        first error."""
         answers = {}
         for id, source in cells(name, **parameters).items():
             if id == until_cell:
@@ -118,7 +121,8 @@ def cells(name: str, **parameters: Any) -> dict[str, str]:
 
 
 def whole(answers: dict[str, Answer], name: str) -> str:
-    """All that a notebook showed, if it ran to its end and left nothing on the page that is junk."""
+    """All that a notebook showed, if it ran to its end and left nothing on the page that is
+    junk."""
     errors = {id: a.error["traceback"] for id, a in answers.items() if a.error}
     assert not errors, errors
     assert list(answers) == list(cells(name))
@@ -246,7 +250,8 @@ def keep_picture(window: browser.Browser, name: str, folder: Path) -> Path:
 
 @pytest.mark.skipif(bool(browser.LACKING), reason=f"not installed: {', '.join(browser.LACKING)}")
 def test_in_jupyterlab(page: Page, trained: dict[str, Answer], tmp_path: Path) -> None:
-    """Open, run all, see the progress and the curve, see the result; what is saved has no widgets."""
+    """Open, run all, see the progress and the curve, see the result; what is saved has no
+    widgets."""
     shutil.copytree(page.folder / "papermill_runs", tmp_path / "papermill_runs")
     notebook = json.loads((LAB / "train.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:

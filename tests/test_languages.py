@@ -1,4 +1,5 @@
-"""A new language costs one module and one entry of the registry: a made-up one is found by all who need it."""
+"""A new language costs one module and one entry of the registry: a made-up one is found by all who
+need it."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Sets that are not short clips of one language: whole calls, decoded in pieces, and two languages in one set."""
+"""Sets that are not short clips of one language: whole calls, decoded in pieces, and two languages
+in one set."""
 
 import json
 from pathlib import Path

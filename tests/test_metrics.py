@@ -1,4 +1,5 @@
-"""A new metric is one function and one entry, and a figure of one's own is a function: nothing else is touched."""
+"""A new metric is one function and one entry, and a figure of one's own is a function: nothing else
+is touched."""
 
 import json
 from dataclasses import replace

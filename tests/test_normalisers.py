@@ -122,7 +122,8 @@ TEXTS = st.lists(
 
 
 def told(word: str) -> bool:
-    """Whether a word has a letter or a digit; a stretching tatweel is neither, whatever Unicode calls it."""
+    """Whether a word has a letter or a digit; a stretching tatweel is neither, whatever Unicode
+    calls it."""
     return any(kind(c) in "LN" and c != "ـ" for c in basic(word))
 
 
@@ -212,7 +213,8 @@ def poorer(rules: Rules) -> Iterator[tuple[str, Rules]]:
     "rule", [r for r in USABLE if isinstance(r.function, partial)], ids=lambda rule: rule.name
 )
 def test_every_convention_is_in_the_fingerprint(rule) -> None:
-    """A rule that loses a line must not pass for the one that has it: some case or probe shows each line at work."""
+    """A rule that loses a line must not pass for the one that has it: some case or probe shows each
+    line at work."""
     same = [
         what
         for what, less in poorer(rule.function.args[0])
@@ -231,7 +233,8 @@ def test_fingerprints_differ() -> None:
 
 @RULES
 def test_numbers_stay_apart(rule) -> None:
-    """No two whole numbers may read alike, nor a number and its negative, its tenth, its per cent or its square."""
+    """No two whole numbers may read alike, nor a number and its negative, its tenth, its per cent
+    or its square."""
     dice = random.Random(rule.name)
     values = [*range(300), *(dice.randrange(10 ** dice.randint(3, 12)) for _ in range(700))]
     readings = {rule(str(value)) for value in values}
@@ -269,7 +272,8 @@ def test_languages_without_a_rule_are_refused() -> None:
 
 
 def test_speed() -> None:
-    """Two sides of 10,000 utterances must be a small part of the scorer's 20 s; the limit is a ratio, for slow machines."""
+    """Two sides of 10,000 utterances must be a small part of the scorer's 20 s; the limit is a
+    ratio, for slow machines."""
     dice = random.Random(0)
     texts = [" ".join(dice.choices(PIECES, k=12)) for _ in range(400)]
 

@@ -1,4 +1,5 @@
-"""Preparing a corpus: the same bits whoever does it, killed anywhere, on a full disk, and in memory that does not grow."""
+"""Preparing a corpus: the same bits whoever does it, killed anywhere, on a full disk, and in memory
+that does not grow."""
 
 import errno
 import json
@@ -35,7 +36,8 @@ REPEATED, BROKEN = 50, 20  # a row with the sound of another one; one without so
 
 @dataclass(frozen=True)
 class Watched:
-    """A step that changes nothing, takes its time, and notes who did it and what is loaded there."""
+    """A step that changes nothing, takes its time, and notes who did it and what is loaded
+    there."""
 
     notes: str = field(default="", compare=False)
     seconds: float = field(default=0.02, compare=False)
@@ -103,7 +105,8 @@ def prepare(
 
 
 def drive(folder: str, notes: str, engine: str) -> None:
-    """In a process of its own: prepare the corpus slowly with two workers, and print the account."""
+    """In a process of its own: prepare the corpus slowly with two workers, and print the
+    account."""
     print(
         json.dumps(
             vars(prepare(Path(folder), WorkerPool(2, engine), (PlannedStep(Watched(notes)),)))
@@ -112,7 +115,8 @@ def drive(folder: str, notes: str, engine: str) -> None:
 
 
 def peak(folder: str, count: int) -> None:
-    """In a process of its own: prepare `count` clips of 10 s, and print the most memory it took, in MB."""
+    """In a process of its own: prepare `count` clips of 10 s, and print the most memory it took, in
+    MB."""
     prepare(Path(folder), WorkerPool(0), count=count, seconds=10.0)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

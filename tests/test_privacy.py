@@ -49,7 +49,8 @@ ROWS = ("train", "train", "train", "train", "dev", "test", "test", "test")
 
 
 def plant(folder: Path) -> None:
-    """A folder of calls: eight that can be used, one that can't, one that stands in the manifest alone, and a line that is none."""
+    """A folder of calls: eight that can be used, one that can't, one that stands in the manifest
+    alone, and a line that is none."""
     from asr_nb.preprocessing.sources.synthetic import utterances
 
     folder.mkdir()
@@ -100,7 +101,8 @@ def pictures(path: Path) -> Iterator[bytes]:
 
 
 def leaks(root: Path, strings: tuple[str, ...] = CANARIES) -> list[str]:
-    """Where outside the private folders one of the strings stands: in a file, a picture or a name."""
+    """Where outside the private folders one of the strings stands: in a file, a picture or a
+    name."""
     where = []
     for path in sorted(root.rglob("*")):
         place = path.relative_to(root)

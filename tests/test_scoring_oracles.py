@@ -228,7 +228,8 @@ def predictions(wrong: float, seed: int) -> list[Prediction]:
 
 
 def test_ten_thousand_utterances_are_all_accounted_for() -> None:
-    """Two systems scored, sliced, sorted into buckets and resampled; how long it takes is measured by the run notebook `score_speed`."""
+    """Two systems scored, sliced, sorted into buckets and resampled; how long it takes is measured
+    by the run notebook `score_speed`."""
     before, after, rule = predictions(0.15, 1), predictions(0.12, 2), normaliser("danish")
     scores = [scores_of(rows, rule) for rows in (before, after)]
     named = [found.named() for found in scores]

@@ -38,7 +38,8 @@ def misheard(
 
 
 def texts(seed: int, utterances: int, vocabulary: int) -> list[list[str]]:
-    """References and the hypotheses of two systems of nearly equal quality; few words: the same ones come again and again."""
+    """References and the hypotheses of two systems of nearly equal quality; few words: the same
+    ones come again and again."""
     generator = random.Random(seed)
     words = [f"w{i}" for i in range(vocabulary)]
     other = words if vocabulary < 100 else [f"q{i}" for i in range(10**6)]

@@ -1,4 +1,5 @@
-"""A corpus with every file that has gone wrong, good ones beside them: nothing is passed silently, nothing stops the rest."""
+"""A corpus with every file that has gone wrong, good ones beside them: nothing is passed silently,
+nothing stops the rest."""
 
 import gc
 import io
@@ -384,7 +385,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 
 def check_ledger(zoo: Zoo, ledger: Ledger, more: dict[str, str]) -> None:
-    """Each bad row once, with its reason; no detail says what was spoken, or what a file is called."""
+    """Each bad row once, with its reason; no detail says what was spoken, or what a file is
+    called."""
     expected = Counter((zoo.bad | more).items())
     expected[("first.wav", "duplicate_id")] += 1
     assert Counter((row["id"], row["reason"]) for row in ledger.rows) == expected
@@ -457,7 +459,8 @@ def test_in_several_processes_it_is_the_same(zoo: Zoo, tmp_path: Path) -> None:
 
 
 class Short:
-    """What prepare asks of a model, which here reads samples and writes at most 1,000 characters."""
+    """What prepare asks of a model, which here reads samples and writes at most 1,000
+    characters."""
 
     name, source, fingerprint, window_seconds, reader = (
         "short",
