@@ -214,9 +214,8 @@ def _serve() -> None:
     "The process of a fork server: the arguments are the two ends of its socket, and more modules to import."
     global _current
     ours, theirs = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    environment = {name: value for name, value in os.environ.items() if name != NO_THREAD}
     preload(sys.argv[3:])
-    os.environ.pop(NO_THREAD)
-    environment = dict(os.environ)
     if threading.active_count() > 1 or len(list(Path("/proc/self/task").iterdir())) > 1:
         os._exit(1)  # a fork would have the locks of threads that it doesn't have
     _current = ForkServer(theirs, environment)
@@ -229,7 +228,9 @@ def _serve() -> None:
     _end(getattr(importlib.import_module(module), name))
 
 # %% ../../nbs/6_runs/kernels.ipynb #client-02
-IRRELEVANT = {"PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"}
+IRRELEVANT = {"PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"} | {
+    "TORCHINDUCTOR_CACHE_DIR"  # torch sets it when it is imported
+}
 SWITCH = "ASR_NB_FORK"
 START = "from asr_nb.runs.kernels import _serve; _serve()"
 NO_THREAD = "JE_ARROW_MALLOC_CONF"  # pyarrow's allocator would start one
