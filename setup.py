@@ -13,7 +13,7 @@ LAB = HERE / "nbs" / "lab"
 OUR_OWN = {"benchmark", "coverage", "decode_speed", "score_speed"}  # notebooks that measure asr_nb
 
 
-def listed(key: str) -> list[str]:
+def lines(key: str) -> list[str]:
     return [line.strip() for line in settings[key].splitlines() if line.strip()]
 
 
@@ -40,9 +40,9 @@ setup(
             "writeups/*.csv",
         ],
     },
-    install_requires=listed("requirements"),
+    install_requires=lines("requirements"),
     extras_require={
-        key.removeprefix("extra_"): listed(key) for key in settings if key.startswith("extra_")
+        key.removeprefix("extra_"): lines(key) for key in settings if key.startswith("extra_")
     },
     entry_points={"console_scripts": ["asr-nb=asr_nb.cli:main"]},
 )
