@@ -115,10 +115,10 @@ def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured
         line for line in result_table(story(measured)).splitlines() if "words a second" in line
     ]
     assert len(cards) == 2 and all(line.endswith("| **better** |") for line in cards)
-    (lab,) = experiments_in(measured)
-    assert "<th>calls: words a second</th>" in summary_html(lab)
+    (experiment,) = experiments_in(measured)
+    assert "<th>calls: words a second</th>" in summary_html(experiment)
     assert "2 words a second [2, 2]<br>+1 words a second [+1, +1]<br><b>better</b>" in summary_html(
-        lab
+        experiment
     )
 
 
@@ -137,9 +137,9 @@ def test_words_where_nobody_speaks_are_compared_everywhere(measured: Path) -> No
     table = [row for row in rows if row["metric"] == "words per minute"]
     assert [(row["difference"], row["verdict"]) for row in table] == [(change, "**WORSE**")]
     assert f"| {change} | **WORSE** |" in result_table(story(measured))
-    (lab,) = experiments_in(measured)
-    assert f"{change}<br><b>WORSE</b>" in summary_html(lab)
-    assert f"worse: noises: {change}" in summary_text(lab)
+    (experiment,) = experiments_in(measured)
+    assert f"{change}<br><b>WORSE</b>" in summary_html(experiment)
+    assert f"worse: noises: {change}" in summary_text(experiment)
     assert any(change in text for text in story(measured).evaluated.warnings)
 
 
@@ -147,8 +147,8 @@ def test_failed_and_better_are_reconciled_wherever_both_stand(measured: Path) ->
     better = Interval(-0.5, -0.6, -0.4, 8, 8)
     sentence = tables.reconciliation("FAILED: the warm-up never ended.", better)
     assert sentence and tables.reconciliation("Falling.", better) == ""
-    (lab,) = experiments_in(measured)
-    assert sentence in summary_html(lab) and sentence in summary_text(lab)
+    (experiment,) = experiments_in(measured)
+    assert sentence in summary_html(experiment) and sentence in summary_text(experiment)
     known = story(measured)
     recipe = {"name": "full", "method": "full", "steps": 1, "learning_rate": 1.0, "note": ""}
     model = {"source": "micro", "revision": ""}

@@ -14,7 +14,8 @@ from ..checks import BadInput, one_of
 from ..models.adapters import SCOPES
 
 # %% ../../nbs/3_training/recipes.ipynb #rates-02
-# Parameters of each Whisper size -> the peak rate it was pre-trained with (Radford et al. 2022, appendix F).
+# Parameters of each Whisper size -> the peak rate it was pre-trained with (Radford et al. 2022,
+# appendix F).
 PRETRAINING_RATES = {39e6: 1.5e-3, 74e6: 1e-3, 244e6: 5e-4, 769e6: 2.5e-4, 1550e6: 1.75e-4}
 SHARE_OF_PRETRAINING = {"full": 1 / 40, "lora": 10 / 40, "scratch": 1.0}
 METHODS = tuple(SHARE_OF_PRETRAINING)
@@ -24,7 +25,8 @@ def default_learning_rate(
     parameters: int,  # of the whole model, adapters not counted
     method: str,  # "full", "lora" or "scratch"
 ) -> float:
-    "Peak learning rate for a model of that size: on straight lines between the sizes in logarithms, and beyond them."
+    """Peak learning rate for a model of that size: on straight lines between the sizes in
+    logarithms, and beyond them."""
     one_of("method", method, METHODS)
     if parameters < 1:
         raise BadInput("parameters", parameters, "a count of 1 or more")
@@ -100,7 +102,8 @@ _DEMO = [
         "full",
         learning_rate=1e-3,
         steps=250,
-        note="All weights of the embedded micro model: what fine-tuning can do, and what it makes forget.",
+        note="All weights of the embedded micro model: what fine-tuning can do, and what it makes "
+        "forget.",
     ),
     Recipe(
         "lora-all",
@@ -139,9 +142,9 @@ _DANISH_CALLS = [
         warmup=40 / 548,
         rank=32,
         alpha=64,
-        note="The run of danish-calls that converged: rank, alpha, query and value, 40 of 548 steps of "
-        "warm-up are stated; rate, batch and dropout are not. With a batch of 16, 548 steps are "
-        "one pass of its ~9,000 chunks.",
+        note="The run of danish-calls that converged: rank, alpha, query and value, 40 of 548 "
+        "steps of warm-up are stated; rate, batch and dropout are not. With a batch of 16, 548 "
+        "steps are one pass of its ~9,000 chunks.",
     ),
 ]
 _TINY_AND_KOREAN = [

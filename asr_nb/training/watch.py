@@ -27,7 +27,8 @@ from .recipes import Recipe
 # %% ../../nbs/3_training/watch.ipynb #journal-02
 @dataclass
 class Journal:
-    "The rows of metrics.jsonl: one a step (loss, learning_rate, grad_norm), one an evaluation (dev_loss, dev_wer)."
+    """The rows of metrics.jsonl: one a step (loss, learning_rate, grad_norm), one an evaluation
+    (dev_loss, dev_wer)."""
 
     path: Path
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -70,7 +71,8 @@ def _parsed(line: str) -> dict[str, float]:
 
 # %% ../../nbs/3_training/watch.ipynb #dev-02
 def evaluation_steps(recipe: Recipe) -> list[int]:
-    "The steps at which dev is measured, 0 and the last among them; none if the recipe asks for none."
+    """The steps at which dev is measured, 0 and the last among them; none if the recipe asks for
+    none."""
     if not recipe.evaluations:
         return []
     return sorted(
@@ -126,13 +128,15 @@ def check_finite(
     "Raise NotFinite if the step shows a loss or a gradient that can't be learnt from."
     if not math.isfinite(loss):
         raise NotFinite(
-            f"step {step}: the loss is {loss}; an utterance with NaN in it, or too high a learning rate"
+            f"step {step}: the loss is {loss}; an utterance with NaN in it, or too high a "
+            "learning rate"
         )
     if math.isfinite(grad_norm):
         return 0
     if skipped >= SKIPS:
         raise NotFinite(
-            f"step {step}: the loss is {loss:.3f} and its gradient {grad_norm}; too high a learning rate?"
+            f"step {step}: the loss is {loss:.3f} and its gradient {grad_norm}; "
+            "too high a learning rate?"
         )
     return skipped + 1
 
