@@ -99,7 +99,7 @@ def story(folder: Path) -> ModelRecords:
 
 
 def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured: Path) -> None:
-    record = story(measured).evaluated
+    record = story(measured).evaluation
     assert record.metrics["calls.pace"]["value"] == 2.0
     assert record.metrics["calls.pace_change"]["value"] == 1.0
     assert "| calls.pace_change | +1 words a second [+1, +1] | 8 |" in markdown(record)
@@ -140,7 +140,7 @@ def test_words_where_nobody_speaks_are_compared_everywhere(measured: Path) -> No
     (experiment,) = experiments_in(measured)
     assert f"{change}<br><b>WORSE</b>" in summary_html(experiment)
     assert f"worse: noises: {change}" in summary_text(experiment)
-    assert any(change in text for text in story(measured).evaluated.warnings)
+    assert any(change in text for text in story(measured).evaluation.warnings)
 
 
 def test_failed_and_better_are_reconciled_wherever_both_stand(measured: Path) -> None:
@@ -152,8 +152,8 @@ def test_failed_and_better_are_reconciled_wherever_both_stand(measured: Path) ->
     known = story(measured)
     recipe = {"name": "full", "method": "full", "steps": 1, "learning_rate": 1.0, "note": ""}
     model = {"source": "micro", "revision": ""}
-    trained = replace(known.trained, inputs={"model": model, "recipe": recipe})
-    assert sentence in card_body(replace(known, trained=trained))
+    training = replace(known.training, inputs={"model": model, "recipe": recipe})
+    assert sentence in card_body(replace(known, training=training))
     shipped = (Path(__file__).parent.parent / "nbs" / "lab" / "evaluate.ipynb").read_text("utf-8")
     assert "tables.reconciliation(" in shipped, "the evaluation's report says it, too"
 
