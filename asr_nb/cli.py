@@ -172,15 +172,15 @@ def status(folder: Folder = RUNS) -> None:
     from asr_nb.runs.executors import is_locked, last_row
     from asr_nb.reports.labbook import experiments_in
 
-    for lab in experiments_in(folder):
-        busy = is_locked(lab.folder)
-        print(f"{lab.folder.name}{' (running now)' if busy else ''}")
-        for seen in lab.runs:
-            row = last_row(seen.folder) if busy and seen.record is None else {}
-            state = f"running, step {row.get('step')} of {row.get('steps')}" if row else seen.status
+    for experiment in experiments_in(folder):
+        busy = is_locked(experiment.folder)
+        print(f"{experiment.folder.name}{' (running now)' if busy else ''}")
+        for run in experiment.runs:
+            row = last_row(run.folder) if busy and run.record is None else {}
+            state = f"running, step {row.get('step')} of {row.get('steps')}" if row else run.status
             print(
-                f"  {seen.folder.name}: {state}"
-                + (f". {seen.record.verdict}" if state == "finished" else "")
+                f"  {run.folder.name}: {state}"
+                + (f". {run.record.verdict}" if state == "finished" else "")
             )
 
 

@@ -10,12 +10,16 @@ from asr_nb.preprocessing.sources.nonspeech import SOUNDS
 from asr_nb.runs.experiment import experiment_names, load_experiment, nonspeech_set, gaps
 from conftest import command, result, run_folders
 
-# The micro model hears clean English well, so there is nothing to gain; `twin` is the same model by
-# another name.
+# The micro model transcribes clean English well, so there is nothing to gain; `twin` is the same
+# model by another name.
 SWEEP = """
 name: sweep
 question: Is it worth it to teach English to a model that knows it?
-corpus: {name: en_clean, source: synthetic, language: en, options: {channel: clean, train: 12, dev: 12, test: 12, seed: 1}}
+corpus:
+  name: en_clean
+  source: synthetic
+  language: en
+  options: {channel: clean, train: 12, dev: 12, test: 12, seed: 1}
 models: [micro, {name: twin, source: %s}]
 recipes: [{name: short, base: full, steps: 2, evaluations: 1, batch_size: 4}]
 target: 0.3
@@ -25,13 +29,13 @@ probe_steps: 2
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the untouched models of SWEEP were heard and probed."""
+    """A folder in which the untouched models of SWEEP were decoded and probed."""
     import asr_nb
 
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "sweep.yaml").write_text(SWEEP % (Path(asr_nb.__file__).parent / "micro"))
-    said = command("run", "sweep.yaml", "--stage", "headroom", "--out", "runs", cwd=folder)
-    assert said.code == 0, said.err
+    answer = command("run", "sweep.yaml", "--stage", "headroom", "--out", "runs", cwd=folder)
+    assert answer.code == 0, answer.err
     return folder
 
 
@@ -43,15 +47,15 @@ def test_the_sweep_looks_at_dev_and_probes(swept: Path) -> None:
         micro["metrics"]["en_clean.dev_wer"]["n"] == 12
         and "en_clean.dev.real_time_factor" in micro["timings"]
     )
-    heard = [
+    dev = [
         json.loads(line)["id"]
         for line in (folders["baseline-micro"] / "dev.jsonl").read_text().splitlines()
     ]
-    tested = [
+    test = [
         json.loads(line)["id"]
         for line in (folders["baseline-micro"] / "predictions.jsonl").read_text().splitlines()
     ]
-    assert len(heard) == 12 and not set(heard) & set(tested)
+    assert len(dev) == 12 and not set(dev) & set(test)
     assert [
         (one["model"], one["recipe"], one["steps"]) for one in headroom["inputs"]["probes"]
     ] == [("micro", "short", 2), ("twin", "short", 2)]
@@ -68,52 +72,52 @@ def test_golden_result_of_the_headroom(swept: Path, renew_golden: bool) -> None:
 
 
 def test_plan_says_it_before_anything_is_trained(swept: Path, tmp_path: Path) -> None:
-    said = command("plan", "sweep.yaml", "--out", "runs", cwd=swept)
+    answer = command("plan", "sweep.yaml", "--out", "runs", cwd=swept)
     assert (
-        said.code == 0
-        and "micro with short: don't: it would not be trained, unless with --force" in said.out
+        answer.code == 0
+        and "micro with short: don't: it would not be trained, unless with --force" in answer.out
     )
     assert (
-        "is not above the target of 30.0 %" in said.out
-        and "in 2 steps the loss went from" in said.out
+        "is not above the target of 30.0 %" in answer.out
+        and "in 2 steps the loss went from" in answer.out
     )
-    assert "nonspeech was added" in said.out and "what is forgotten" in said.out
+    assert "nonspeech was added" in answer.out and "what is forgotten" in answer.out
     fresh = command("plan", "sweep.yaml", "--out", tmp_path, cwd=swept)
     assert "micro: not known yet" in fresh.out and "twin: not known yet" in fresh.out
 
 
 def test_what_is_not_worth_it_is_declined_and_can_be_forced(swept: Path) -> None:
     choice = "run", "sweep.yaml", "--stage", "train", "--model", "micro", "--out", "runs"
-    said = command(*choice, cwd=swept)
+    answer = command(*choice, cwd=swept)
     line = next(
-        line for line in said.err.splitlines() if line.startswith("declined train-micro-short")
+        line for line in answer.err.splitlines() if line.startswith("declined train-micro-short")
     )
-    assert said.code == 2 and "30.0 %" in line and "--force trains all the same" in line
+    assert answer.code == 2 and "30.0 %" in line and "--force trains all the same" in line
     forced = command(*choice, "--force", cwd=swept)
     assert forced.code == 0, forced.err
     trained = run_folders(swept / "runs" / "sweep")["train-micro-short"]
     record = result(trained)
-    told = record["inputs"]["headroom"]
-    assert (told["word"], told["forced"], len(told["reasons"])) == ("don't", True, 4)
+    decision = record["inputs"]["headroom"]
+    assert (decision["word"], decision["forced"], len(decision["reasons"])) == ("don't", True, 4)
     assert any(
         text.startswith("trained by --force against the verdict") for text in record["warnings"]
     )
-    said = command("card", trained)
+    answer = command("card", trained)
     text = (trained / "card.md").read_text("utf-8")
     assert (
-        said.code == 0
+        answer.code == 0
         and "(FORCED) against the advice: don't" in text
         and "trained by --force" in text
     )
 
 
-def test_every_experiment_that_ships_hears_where_nobody_speaks() -> None:
+def test_every_experiment_that_ships_has_clips_without_speech() -> None:
     for name in experiment_names():
-        lab = load_experiment(name)
-        quiet = [spec for spec in lab.sets if spec.role == "nonspeech"]
+        experiment = load_experiment(name)
+        quiet = [spec for spec in experiment.sets if spec.role == "nonspeech"]
         assert len(quiet) == 1, name
-        added = quiet[0] == nonspeech_set(quiet[0].name, lab.corpus.language)
-        assert added == any("was added" in said for said in gaps(lab)), name
+        added = quiet[0] == nonspeech_set(quiet[0].name, experiment.corpus.language)
+        assert added == any("was added" in line for line in gaps(experiment)), name
 
 
 def test_silence_noise_tones_and_music_are_among_the_sounds() -> None:

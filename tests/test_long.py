@@ -18,8 +18,21 @@ name: calls
 question: What is in whole calls?
 corpus: {name: short, source: synthetic, language: en, options: {test: 24}}
 tests:
-  - {name: whole, source: folder, language: en, long: true, options: {path: calls, columns: {audio: file, text: text, speaker: who}, splits: {test: manifest.jsonl}}}
-  - {name: both, source: folder, role: source, options: {path: both, columns: {audio: file, text: text, speaker: who, language: lang}, splits: {test: manifest.jsonl}}}
+  - name: whole
+    source: folder
+    language: en
+    long: true
+    options:
+      path: calls
+      columns: {audio: file, text: text, speaker: who}
+      splits: {test: manifest.jsonl}
+  - name: both
+    source: folder
+    role: source
+    options:
+      path: both
+      columns: {audio: file, text: text, speaker: who, language: lang}
+      splits: {test: manifest.jsonl}
 models: [micro]
 normaliser: basic
 """

@@ -99,7 +99,7 @@ def story(folder: Path) -> ModelRecords:
 
 
 def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured: Path) -> None:
-    record = story(measured).evaluated
+    record = story(measured).evaluation
     assert record.metrics["calls.pace"]["value"] == 2.0
     assert record.metrics["calls.pace_change"]["value"] == 1.0
     assert "| calls.pace_change | +1 words a second [+1, +1] | 8 |" in markdown(record)
@@ -115,10 +115,10 @@ def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured
         line for line in result_table(story(measured)).splitlines() if "words a second" in line
     ]
     assert len(cards) == 2 and all(line.endswith("| **better** |") for line in cards)
-    (lab,) = experiments_in(measured)
-    assert "<th>calls: words a second</th>" in summary_html(lab)
+    (experiment,) = experiments_in(measured)
+    assert "<th>calls: words a second</th>" in summary_html(experiment)
     assert "2 words a second [2, 2]<br>+1 words a second [+1, +1]<br><b>better</b>" in summary_html(
-        lab
+        experiment
     )
 
 
@@ -137,23 +137,23 @@ def test_words_where_nobody_speaks_are_compared_everywhere(measured: Path) -> No
     table = [row for row in rows if row["metric"] == "words per minute"]
     assert [(row["difference"], row["verdict"]) for row in table] == [(change, "**WORSE**")]
     assert f"| {change} | **WORSE** |" in result_table(story(measured))
-    (lab,) = experiments_in(measured)
-    assert f"{change}<br><b>WORSE</b>" in summary_html(lab)
-    assert f"worse: noises: {change}" in summary_text(lab)
-    assert any(change in text for text in story(measured).evaluated.warnings)
+    (experiment,) = experiments_in(measured)
+    assert f"{change}<br><b>WORSE</b>" in summary_html(experiment)
+    assert f"worse: noises: {change}" in summary_text(experiment)
+    assert any(change in text for text in story(measured).evaluation.warnings)
 
 
 def test_failed_and_better_are_reconciled_wherever_both_stand(measured: Path) -> None:
     better = Interval(-0.5, -0.6, -0.4, 8, 8)
     sentence = tables.reconciliation("FAILED: the warm-up never ended.", better)
     assert sentence and tables.reconciliation("Falling.", better) == ""
-    (lab,) = experiments_in(measured)
-    assert sentence in summary_html(lab) and sentence in summary_text(lab)
+    (experiment,) = experiments_in(measured)
+    assert sentence in summary_html(experiment) and sentence in summary_text(experiment)
     known = story(measured)
     recipe = {"name": "full", "method": "full", "steps": 1, "learning_rate": 1.0, "note": ""}
     model = {"source": "micro", "revision": ""}
-    trained = replace(known.trained, inputs={"model": model, "recipe": recipe})
-    assert sentence in card_body(replace(known, trained=trained))
+    training = replace(known.training, inputs={"model": model, "recipe": recipe})
+    assert sentence in card_body(replace(known, training=training))
     shipped = (Path(__file__).parent.parent / "nbs" / "lab" / "evaluate.ipynb").read_text("utf-8")
     assert "tables.reconciliation(" in shipped, "the evaluation's report says it, too"
 

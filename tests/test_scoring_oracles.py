@@ -1,8 +1,11 @@
-"""The scorer against jiwer and NIST's sclite (Debian: apt-get install sctk; skipped without it); and that buckets sum to what was scored.
+"""The scorer against jiwer and NIST's sclite (Debian: apt-get install sctk; skipped without it);
+and that buckets sum to what was scored.
 
-sclite weighs a substitution 4 and the others 3. Of two ways with as many errors it takes the one with more words right, so its split
-into kinds differs from ours in some utterances. What must agree: words, the least cost under its own weights, and the errors: never fewer
-than ours, and the same wherever most words are right. Only where next to nothing is right can its way have an error more.
+sclite weighs a substitution 4 and the others 3. Of two ways with as many errors it takes the one
+with more words right, so its split into kinds differs from ours in some utterances. What must
+agree: words, the least cost under its own weights, and the errors: never fewer than ours, and the
+same wherever most words are right. Only where next to nothing is right can its way have an error
+more.
 """
 
 import random
@@ -105,7 +108,7 @@ def sclite(folder: Path, references: list[str], hypotheses: list[str]) -> np.nda
         "sgml",
         "stdout",
     ]
-    done = subprocess.run(
+    process = subprocess.run(
         [SCLITE, *arguments],
         cwd=folder,
         capture_output=True,
@@ -113,7 +116,7 @@ def sclite(folder: Path, references: list[str], hypotheses: list[str]) -> np.nda
         timeout=120,
         check=True,
     )
-    paths = dict(re.findall(r'<PATH id="\(?s\d+_(\d+)\)?"[^>]*>\n(.*)\n</PATH>', done.stdout))
+    paths = dict(re.findall(r'<PATH id="\(?s\d+_(\d+)\)?"[^>]*>\n(.*)\n</PATH>', process.stdout))
     kinds = [re.findall(r"(?:^|:)([CSDI]),", paths[f"{i:05d}"]) for i in range(len(references))]
     return np.array([[row.count(kind) for kind in "CSDI"] for row in kinds])
 
@@ -178,18 +181,18 @@ def test_buckets_sum_to_the_errors(
     reference: str, hypothesis: str, language: str, rule: str
 ) -> None:
     row, normalise = Prediction("a", "set", reference, hypothesis, language, 1.0), normaliser(rule)
-    (found,), counts = errors.classify([row], normalise), scores_of([row], normalise).primary
+    (mistakes,), counts = errors.classify([row], normalise), scores_of([row], normalise).primary
     assert (
-        len(found)
+        len(mistakes)
         == counts.errors[0]
         == sum(filter(None, errors.buckets([row], normalise).values()))
     )
-    assert [error.place for error in found] == sorted(error.place for error in found)
+    assert [error.place for error in mistakes] == sorted(error.place for error in mistakes)
     assert (
-        sum(bool(error.reference and error.hypothesis) for error in found)
+        sum(bool(error.reference and error.hypothesis) for error in mistakes)
         == counts.substitutions[0]
     )
-    assert {error.kind for error in found} <= set(errors.BUCKETS)
+    assert {error.kind for error in mistakes} <= set(errors.BUCKETS)
 
 
 def test_without_espeak_homophones_are_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,19 +235,19 @@ def test_ten_thousand_utterances_are_all_accounted_for() -> None:
     by the run notebook `score_speed`."""
     before, after, rule = predictions(0.15, 1), predictions(0.12, 2), normaliser("danish")
     scores = [scores_of(rows, rule) for rows in (before, after)]
-    named = [found.named() for found in scores]
+    named = [one.named() for one in scores]
     speakers = [row.speaker for row in before]
-    intervals = [bootstrap(found.words.errors, found.words.reference, speakers) for found in scores]
+    intervals = [bootstrap(one.words.errors, one.words.reference, speakers) for one in scores]
     change = paired_bootstrap(
-        *(found.words.errors for found in scores), scores[0].words.reference, speakers
+        *(one.words.errors for one in scores), scores[0].words.reference, speakers
     )
     rows = slices.slice_table(after, rule, before)
-    found = [errors.buckets(system, rule, None) for system in (before, after)]
+    counts = [errors.buckets(system, rule, None) for system in (before, after)]
     lost = errors.regressions(before, after, rule, None)
     errors.confusions(after, rule)
     errors.distribution(after, rule)
     assert change.high < 0 and named[1]["wer"] < named[0]["wer"] == intervals[0].value
-    assert [sum(filter(None, counts.values())) for counts in found] == [
+    assert [sum(filter(None, kinds.values())) for kinds in counts] == [
         int(s.words.errors.sum()) for s in scores
     ]
     assert sum(row.n for row in rows if row.slice == "dialect") == UTTERANCES and lost

@@ -1,6 +1,7 @@
 """The matched-pairs test against NIST's SCTK (Debian: apt-get install sctk); without it, it skips.
 
-McNemar's test is not compared: sc_stats 2.4.10 misreads its own table (58 of 141 comes out as p < 0.001, not 0.043).
+McNemar's test is not compared: sc_stats 2.4.10 misreads its own table (58 of 141 comes out as
+p < 0.001, not 0.043).
 """
 
 import math
@@ -19,7 +20,7 @@ KINDS = {"C": "hit", "S": "substitution", "D": "deletion", "I": "insertion"}
 pytestmark = pytest.mark.skipif(not (SCTK / "sc_stats").exists(), reason="sctk is not installed")
 
 
-def misheard(
+def with_errors(
     words: list[str], wrong: float, other: list[str], generator: random.Random
 ) -> list[str]:
     """Words of which each may be replaced, left out, or followed by another one."""
@@ -48,13 +49,14 @@ def texts(seed: int, utterances: int, vocabulary: int) -> list[list[str]]:
         for _ in range(utterances)
     ]
     hypotheses = [
-        [misheard(line, wrong, other, generator) for line in references] for wrong in (0.12, 0.125)
+        [with_errors(line, wrong, other, generator) for line in references]
+        for wrong in (0.12, 0.125)
     ]
     return [[" ".join(line) for line in lines] for lines in (references, *hypotheses)]
 
 
 def call(name: str, *words: str, cwd: Path, text: str = "") -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         [SCTK / name, *words],
         cwd=cwd,
         input=text,
@@ -64,7 +66,7 @@ def call(name: str, *words: str, cwd: Path, text: str = "") -> str:
         timeout=60,
         check=True,
     )
-    return done.stdout
+    return process.stdout
 
 
 def sclite(folder: Path, references: list[str], *systems: list[str]) -> str:

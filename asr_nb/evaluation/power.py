@@ -33,8 +33,8 @@ def smallest_difference(
         raise BadInput("error", error, "a finite number, 0 or more")
     if blocks < 2:
         raise BadInput("blocks", blocks, "at least 2: one block says nothing about others")
-    interval, shown = special.stdtrit(blocks - 1, [(1 + CONFIDENCE) / 2, POWER])
-    return float(error * (interval + shown))
+    quantiles = special.stdtrit(blocks - 1, [(1 + CONFIDENCE) / 2, POWER])
+    return float(error * sum(quantiles))
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-02
 CLUMPING = 2.5  # of errors, see the list

@@ -91,7 +91,7 @@ def _pace(row: Prediction, normalise: Normaliser) -> float | None:
 def slices_of(
     predictions: Sequence[Prediction],  # of one test set
     normalise: Normaliser,
-    seen: Collection[str] | None = None,  # words of the training set, by `seen_words`
+    vocabulary: Collection[str] | None = None,  # words of the training set, by `training_words`
     levels: Mapping[str, float] | None = None,  # dB of utterances, by id
 ) -> dict[str, list[str]]:  # slice -> its value for each utterance
     "What the utterances can be sliced by, and where each belongs."
@@ -107,8 +107,9 @@ def slices_of(
     if levels is not None:
         known = [levels.get(row.id) for row in predictions]
         own["level"] = bands(known, thirds(known), UNITS["level"])
-    if seen is not None:
-        new = [set(normalised(row.reference, normalise).split()) - set(seen) for row in predictions]
+    if vocabulary is not None:
+        known = set(vocabulary)
+        new = [set(normalised(row.reference, normalise).split()) - known for row in predictions]
         own["unseen words"] = [
             "some unseen in training" if words else "all seen in training" for words in new
         ]

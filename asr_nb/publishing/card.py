@@ -20,9 +20,9 @@ from asr_nb.evaluation.intervals import (
     verdict,
     verdict_markdown,
 )
-from ..evaluation.summary import compared_metrics
+from ..evaluation.summary import Metric, compared_metrics
 from ..preprocessing.sources.registry import repository, source_named
-from ..runs.experiment import Experiment, load_experiment
+from ..runs.experiment import CorpusSpec, Experiment, load_experiment
 from ..runs.gate import HEADROOM
 from ..reports.figures import markdown_table
 from ..reports.tables import reconciliation
@@ -101,34 +101,38 @@ ROLES = {
 }
 
 
+def _result_row(story: ModelRecords, spec: CorpusSpec, metric: Metric) -> dict[str, Any]:
+    "One metric of one test set, before and after."
+    name = f"{spec.name}.{metric.name}"
+    before = story.baseline.metrics.get(name) if story.baseline else None
+    after = story.evaluation.metrics[name]
+    change = story.evaluation.metrics.get(f"{name}{CHANGE}")
+    return {
+        "test set": spec.name,
+        "which is": ROLES[spec.role],
+        "metric": metric.label,
+        "n": after["n"],
+        "untouched": interval_text(before),
+        "fine-tuned": interval_text(after),
+        "paired difference": interval_text(change, difference=True),
+        "verdict": verdict_markdown(verdict(change, metric.lower_is_better)),
+    }
+
+
 def result_table(story: ModelRecords) -> str:
     """Markdown: each compared metric of each test set before and after, their paired
     difference, and the verdict."""
     if story.evaluation is None:
         return "**Not evaluated.** No run of the stage `evaluate` was finished for this model."
-    after, before = story.evaluation.metrics, story.baseline.metrics if story.baseline else {}
-    rows = []
-    for spec in story.experiment.sets:
-        for metric in compared_metrics(spec.role, story.evaluation.rate):
-            name = f"{spec.name}.{metric.name}"
-            if name not in after:
-                continue
-            change = after.get(f"{name}{CHANGE}")
-            rows.append(
-                {
-                    "test set": spec.name,
-                    "which is": ROLES[spec.role],
-                    "metric": metric.label,
-                    "n": after[name]["n"],
-                    "untouched": interval_text(before.get(name)),
-                    "fine-tuned": interval_text(after[name]),
-                    "paired difference": interval_text(change, difference=True),
-                    "verdict": verdict_markdown(verdict(change, metric.lower_is_better)),
-                }
-            )
+    rows = [
+        _result_row(story, spec, metric)
+        for spec in story.experiment.sets
+        for metric in compared_metrics(spec.role, story.evaluation.rate)
+        if f"{spec.name}.{metric.name}" in story.evaluation.metrics
+    ]
     return markdown_table(rows)
 
-
+# %% ../../nbs/8_publishing/card.ipynb #text-04
 def _reconciled(story: ModelRecords) -> str:
     "How a training that failed and a better target go together; empty unless both are so."
     if story.evaluation is None:
@@ -181,13 +185,16 @@ def _corpus(story: ModelRecords) -> str:
 
 
 def _commit(story: ModelRecords) -> str:
-    "The commit of the code that trained, and whether it was changed since."
+    """The commit of the code that trained, and whether it was changed since. Where the commit
+    does not say which code it was: its hash, too."""
     commit = story.training.environment.get("commit") or DASH
-    return commit[:12] + (" with uncommitted changes" if commit.endswith("+") else "")
+    text = commit[:12] + (" with uncommitted changes" if commit.endswith("+") else "")
+    code = story.training.environment.get("code")  # old records have none
+    return text + (f"; hash of the code: {code}" if code else "")
 
 
 def _headroom(story: ModelRecords) -> str:
-    "What the untouched models said of training this one, and whether it was forced."
+    "What the untouched models showed about training this one, and whether it was forced."
     decision = story.training.inputs.get(HEADROOM) or {"word": None, "reasons": []}
     if decision["word"] is None:
         return "none: " + (
@@ -296,7 +303,26 @@ def card_body(story: ModelRecords) -> str:
     return "\n\n".join(parts) + "\n"
 
 # %% ../../nbs/8_publishing/card.ipynb #metadata-02
+def _dataset(story: ModelRecords, spec: CorpusSpec) -> dict[str, Any]:
+    "A set as the metadata name it: no two sets of an experiment have the same identity."
+    hub = [
+        (one.name, repository(one.source, one.options), one.options.get("config"))
+        for one in story.experiment.sets
+        if one.privacy == "public" and repository(one.source, one.options)
+    ]
+    (mine,) = [one for one in hub if one[0] == spec.name] or [(spec.name, spec.name, None)]
+    alone = sum(one[1:] == mine[1:] for one in hub) < 2
+    inputs = story.preparation.inputs if story.preparation else {}
+    return {
+        "dataset_name": spec.name,
+        "dataset_type": mine[1],
+        "dataset_config": mine[2] or None if alone else spec.name,
+        "dataset_revision": inputs.get(f"{spec.name}.revision"),
+    }
+
+# %% ../../nbs/8_publishing/card.ipynb #metadata-03
 def _results(story: ModelRecords) -> list[Any]:
+    "The headline rate of each evaluated set."
     from huggingface_hub import EvalResult
 
     metrics, rate = (
@@ -311,11 +337,7 @@ def _results(story: ModelRecords) -> list[Any]:
         EvalResult(
             task_type="automatic-speech-recognition",
             task_name="speech recognition",
-            dataset_type=repository(spec.source, spec.options) or spec.source,
-            dataset_name=spec.name,
-            dataset_revision=story.preparation.inputs.get(f"{spec.name}.revision")
-            if story.preparation
-            else None,
+            **_dataset(story, spec),
             metric_type=rate,
             metric_name=f"corpus {rate.upper()} in %, 95 % interval in metric_args",
             metric_value=round(100 * metric["value"], 2),
@@ -338,15 +360,15 @@ def card_of(run: str | Path) -> str:
         story.training.inputs["recipe"],
         story.experiment.corpus,
     )
-    shown = corpus.privacy == "public"
-    public = repository(corpus.source, corpus.options) if shown else ""
+    is_public = corpus.privacy == "public"
+    dataset = repository(corpus.source, corpus.options) if is_public else ""
     data = ModelCardData(
         language=corpus.language or None,
         library_name="peft" if recipe["method"] == "lora" else "transformers",
         pipeline_tag="automatic-speech-recognition",
         base_model=model["source"] if model["revision"] else None,
         tags=["asr_nb"],
-        datasets=[public] if public else None,
+        datasets=[dataset] if dataset else None,
         model_name=f"{story.experiment.name}-{model['name']}-{recipe['name']}",
         eval_results=_results(story) or None,
     )

@@ -115,7 +115,7 @@ def systems(
         *(_witness(experiment, spec, prepared, decoding, run) for spec in experiment.witnesses),
     ]
 
-
+# %% ../../nbs/7_reports/audits.ipynb #systems-10
 def witness_rows(systems: Sequence[System]) -> list[dict[str, str]]:
     """For each candidate: its witnesses, with their sets if they did not decode all, and the
     families among them."""
@@ -163,7 +163,7 @@ def _pairs(
         if spec.role != "nonspeech"
     ]
 
-
+# %% ../../nbs/7_reports/audits.ipynb #audit-02a
 def audit_findings(experiment: Experiment, systems: Sequence[System]) -> list[Finding]:
     """What a reader must know of the witnesses: who has none on a set, and whose all come from
     its own base model."""
@@ -210,7 +210,7 @@ def spans_in(rows: Sequence[AuditRow]) -> int:
     "How many spans nothing supports; loops are counted apart."
     return sum(span.category == "unsupported" for row in rows for span in row.spans)
 
-
+# %% ../../nbs/7_reports/audits.ipynb #audit-02d
 def count_rows(audited: Sequence[SetAudit]) -> list[dict[str, str]]:
     "For each candidate and set: flagged spans, utterances and words."
     return [
@@ -299,7 +299,7 @@ def _places(audited: Sequence[SetAudit], test_set: str, most: int, redactor: Red
         ]
     return table_html(lines)
 
-
+# %% ../../nbs/7_reports/audits.ipynb #truth-05
 def nonspeech_rows_table(
     experiment: Experiment, systems: Sequence[System], redactor: Redactor = NO_REDACTION
 ) -> str:

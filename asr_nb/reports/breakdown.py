@@ -131,10 +131,10 @@ def set_slices(
     after: Sequence[Prediction],
     normalise: Normaliser,
     before: Sequence[Prediction] | None = None,
-    seen: Collection[str] | None = None,  # words of the training set
+    vocabulary: Collection[str] | None = None,  # words of the training set
 ) -> list[SliceRow]:
     "The slices of a set under one system or two, worst first. Raises BadInput."
-    return slice_table(after, normalise, before, slices_of(after, normalise, seen))
+    return slice_table(after, normalise, before, slices_of(after, normalise, vocabulary))
 
 
 def slices_for_table(table: Sequence[SliceRow], count: int = SLICES_IN_A_TABLE) -> list[SliceRow]:

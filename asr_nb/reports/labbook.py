@@ -34,7 +34,7 @@ from asr_nb.evaluation.intervals import (
 )
 from ..evaluation.summary import Metric, compared_metrics
 from .tables import failed, reconciliation
-from ..runs.pipeline import path_parameters, position
+from ..runs.pipeline import STAGES, path_parameters, position
 from ..runs.privacy import NOTE, is_private
 from ..runs.record import SPEC, Record, read_result
 
@@ -229,7 +229,7 @@ class ExperimentRuns:
         return [run for run in self.newest if run.stage == stage]
 
 # %% ../../nbs/7_reports/labbook.ipynb #collect-02d
-def _seen(folder: Path) -> RunFolder:
+def _read(folder: Path) -> RunFolder:
     try:
         spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     except ValueError:
@@ -263,17 +263,17 @@ def experiments_in(root: str | Path) -> list[ExperimentRuns]:
         plain = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
         sets = [plain["corpus"], *plain.get("tests", [])] if plain else []
         roles = {spec["name"]: spec.get("role", "target") for spec in sets}
-        runs = sorted((_seen(path.parent) for path in folder.glob("*/run.json")), key=_order)
+        runs = sorted((_read(path.parent) for path in folder.glob("*/run.json")), key=_order)
         experiments.append(ExperimentRuns(folder, plain.get("question", ""), roles, runs))
     return experiments
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-02
-def _columns(lab: ExperimentRuns) -> list[tuple[str, Metric]]:
+def _columns(experiment: ExperimentRuns) -> list[tuple[str, Metric]]:
     "The columns of the summary: each set with each of its compared metrics, the target first."
     return [
         (name, metric)
-        for name, role in lab.roles.items()
-        for metric in compared_metrics(role, lab.rate)
+        for name, role in experiment.roles.items()
+        for metric in compared_metrics(role, experiment.rate)
     ]
 
 
@@ -301,23 +301,25 @@ class System:
     run: RunFolder  # where its figures are, or the run that failed
 
 
-def systems(lab: ExperimentRuns) -> list[System]:
+def systems(experiment: ExperimentRuns) -> list[System]:
     "Models as they were, then what was trained, evaluated or not."
-    rows = [System(run.parameters["model"], "", run) for run in lab.of("baseline")]
+    rows = [System(run.parameters["model"], "", run) for run in experiment.of("baseline")]
     evaluations = sorted(
-        (run for run in lab.runs if run.stage == "evaluate"), key=lambda run: run.ended
+        (run for run in experiment.runs if run.stage == "evaluate"), key=lambda run: run.ended
     )
     evaluated = {run.parameters["trained"].split("/")[-1]: run for run in evaluations}
-    for run in lab.of("train"):
+    for run in experiment.of("train"):
         extras = "".join(f", {name} = {value}" for name, value in _own(run, "model", "recipe"))
         last = evaluated.get(run.folder.name, run) if run.finished else run
         rows.append(System(run.parameters["model"], run.parameters["recipe"] + extras, last))
     return rows
 
-
-def _audited(lab: ExperimentRuns, system: System, target: str) -> Mapping[str, Any] | None:
+# %% ../../nbs/7_reports/labbook.ipynb #table-04
+def _audited(experiment: ExperimentRuns, system: System, target: str) -> Mapping[str, Any] | None:
     name = f"{target}.{system.model}.{system.run.parameters.get('recipe')}.unsupported_spans"
-    audits = sorted((run for run in lab.runs if run.stage == "audit"), key=lambda run: -run.ended)
+    audits = sorted(
+        (run for run in experiment.runs if run.stage == "audit"), key=lambda run: -run.ended
+    )
     mine = [
         run
         for run in audits
@@ -326,11 +328,12 @@ def _audited(lab: ExperimentRuns, system: System, target: str) -> Mapping[str, A
     return next((m for run in mine if (m := run.metric(name))), None)
 
 
-def _training(lab: ExperimentRuns, system: System) -> str:
+def _training(experiment: ExperimentRuns, system: System) -> str:
     "The verdict of the training run behind an evaluated system."
     name = str(system.run.parameters.get("trained", "")).split("/")[-1]
     return next(
-        (run.record.verdict for run in lab.runs if run.folder.name == name and run.record), ""
+        (run.record.verdict for run in experiment.runs if run.folder.name == name and run.record),
+        "",
     )
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03b
@@ -341,34 +344,40 @@ def _unfinished(system: System) -> str:
     return "NOT EVALUATED" if system.recipe and system.run.stage == "train" else ""
 
 
-def _reconciled(lab: ExperimentRuns, system: System) -> str:
+def _reconciled(experiment: ExperimentRuns, system: System) -> str:
     "How a failed training and a better target go together; empty unless both are so."
-    target = next(iter(lab.roles))
-    return reconciliation(_training(lab, system), system.run.metric(f"{target}.{lab.rate}{CHANGE}"))
+    target = next(iter(experiment.roles))
+    return reconciliation(
+        _training(experiment, system), system.run.metric(f"{target}.{experiment.rate}{CHANGE}")
+    )
 
 
-def _row(lab: ExperimentRuns, system: System) -> str:
+def _row(experiment: ExperimentRuns, system: System) -> str:
     "One row of the summary table."
     recipe = html.escape(system.recipe) or "<i>as it was</i>"
     who = f"<td>{html.escape(system.model)}</td><td>{recipe}</td>"
     if instead := _unfinished(system):
         return f'<tr>{who}<td colspan="20" class="worse"><b>{html.escape(instead)}</b></td></tr>'
-    cells = [_cell(system.run, name, metric) for name, metric in _columns(lab)]
-    spans = interval_text(_audited(lab, system, next(iter(lab.roles))))
-    training = _training(lab, system)
+    cells = [_cell(system.run, name, metric) for name, metric in _columns(experiment)]
+    spans = interval_text(_audited(experiment, system, next(iter(experiment.roles))))
+    training = _training(experiment, system)
     look = "verdict worse" if failed(training) else "verdict"
-    text = " ".join(filter(None, (training, _reconciled(lab, system))))
+    text = " ".join(filter(None, (training, _reconciled(experiment, system))))
     cells += [f"<td>{spans}</td>", f'<td class="{look}">{html.escape(text)}</td>']
     return f"<tr>{who}{''.join(cells)}</tr>"
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03c
-def summary_html(lab: ExperimentRuns) -> str:
+def summary_html(experiment: ExperimentRuns) -> str:
     "The table of an experiment."
-    if not lab.roles:
+    if not experiment.roles:
         return "<p>There is no experiment.yaml, so the roles of its sets are not known.</p>"
-    heads = ["model", "recipe", *(f"{name}: {metric.label}" for name, metric in _columns(lab))]
+    heads = [
+        "model",
+        "recipe",
+        *(f"{name}: {metric.label}" for name, metric in _columns(experiment)),
+    ]
     heads += ["unsupported spans", "what the training's curves say"]
-    rows = [_row(lab, system) for system in systems(lab)]
+    rows = [_row(experiment, system) for system in systems(experiment)]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f"<table class='summary'>{body}</table>"
@@ -409,19 +418,21 @@ def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any] | None]], title: st
     )
 
 # %% ../../nbs/7_reports/labbook.ipynb #figure-02b
-def _figure(lab: ExperimentRuns) -> str:
-    target = next(iter(lab.roles), "")
+def _figure(experiment: ExperimentRuns) -> str:
+    target = next(iter(experiment.roles), "")
     rows = [
-        (f"{s.model} {s.recipe or 'as it was'}", s.run.metric(f"{target}.{lab.rate}"))
-        for s in systems(lab)
+        (f"{s.model} {s.recipe or 'as it was'}", s.run.metric(f"{target}.{experiment.rate}"))
+        for s in systems(experiment)
     ]
-    return interval_svg(rows, f"{target}: {lab.rate.upper()} in per cent with 95 % intervals")
+    return interval_svg(
+        rows, f"{target}: {experiment.rate.upper()} in per cent with 95 % intervals"
+    )
 
 # %% ../../nbs/7_reports/labbook.ipynb #text-02
-def worse(lab: ExperimentRuns, system: System) -> list[str]:
+def worse(experiment: ExperimentRuns, system: System) -> list[str]:
     "What got worse by its interval: each set and metric with the difference."
     lines = []
-    for name, metric in _columns(lab):
+    for name, metric in _columns(experiment):
         change = system.run.metric(f"{name}.{metric.name}{CHANGE}")
         if verdict(change, metric.lower_is_better) == WORSE:
             label = "" if metric.label == metric.unit else f"{metric.label} "
@@ -429,26 +440,26 @@ def worse(lab: ExperimentRuns, system: System) -> list[str]:
     return lines
 
 # %% ../../nbs/7_reports/labbook.ipynb #text-02b
-def summary_text(lab: ExperimentRuns) -> str:
+def summary_text(experiment: ExperimentRuns) -> str:
     """For each system: the rate on the target, what got worse, unsupported spans; or that it
     did not finish."""
-    target, rate = next(iter(lab.roles)), lab.rate
+    target, rate = next(iter(experiment.roles)), experiment.rate
     lines = [_line("system", f"{target}: {rate.upper()}", "difference", "unsupported spans")]
-    for system in systems(lab):
+    for system in systems(experiment):
         name, run = f"{system.model}, {system.recipe or 'as it was'}", system.run
         if instead := _unfinished(system):
             lines.append(f"{name}\n  {instead}")
             continue
         value, change = (run.metric(f"{target}.{rate}{end}") for end in ("", CHANGE))
-        spans = interval_text(_audited(lab, system, target))
+        spans = interval_text(_audited(experiment, system, target))
         lines.append(_line(name, interval_text(value), interval_text(change, True), spans))
         if system.recipe:
             lines.append(
                 "  worse: "
-                f"{'; '.join(worse(lab, system)) or 'nothing that these test sets can show'}"
+                f"{'; '.join(worse(experiment, system)) or 'nothing that these test sets can show'}"
             )
-        if failed(_training(lab, system)):
-            lines += [f"  {_training(lab, system)}", f"  {_reconciled(lab, system)}"]
+        if failed(_training(experiment, system)):
+            lines += [f"  {_training(experiment, system)}", f"  {_reconciled(experiment, system)}"]
     return "\n".join(line for line in lines if line.strip())
 
 
@@ -460,8 +471,10 @@ def _line(*cells: str) -> str:
 STYLE = """
 body { font: 15px/1.5 Georgia, serif; color: #222; }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3, th, summary, .tick, .label, .note { font-family: system-ui, sans-serif; }
+h1, h2, h3, h4, th, summary, .tick, .label, .note { font-family: system-ui, sans-serif; }
 h2 { border-top: 2px solid #222; padding-top: .8rem; margin-top: 3rem; }
+h4 { margin: 1.2rem 0 .4rem; }
+h4 small { font-weight: normal; color: #555; }
 table { border-collapse: collapse; font-size: 13px; margin: .8rem 0; }
 td, th { border-bottom: 1px solid #ccc; padding: .3rem .6rem; }
 td, th { text-align: left; vertical-align: top; }
@@ -489,7 +502,7 @@ img { max-width: 100%; height: auto; }
 }
 """
 
-
+# %% ../../nbs/7_reports/labbook.ipynb #page-02a
 def _style() -> str:
     from pygments.formatters import HtmlFormatter
 
@@ -517,6 +530,19 @@ def _run(run: RunFolder, old: bool) -> str:  # old: it was done again since
         f"<p class='note'>Executed with {html.escape(parameters)}</p>{warnings}{body}</details>"
     )
 
+# %% ../../nbs/7_reports/labbook.ipynb #page-06
+def _reports(experiment: ExperimentRuns) -> str:
+    "All runs of an experiment, stage by stage, each stage with its question."
+    newest = experiment.newest
+    by_stage: dict[str, list[str]] = {}
+    for run in experiment.runs:
+        by_stage.setdefault(run.stage, []).append(_run(run, run not in newest))
+    parts = ["<h3>Reports</h3>"]
+    for stage, runs in by_stage.items():
+        question = html.escape(STAGES[stage].question) if stage in STAGES else ""
+        parts += [f"<h4>{html.escape(stage)} <small>{question}</small></h4>", *runs]
+    return "".join(parts)
+
 # %% ../../nbs/7_reports/labbook.ipynb #page-03
 # The browser holds the page to it
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -525,15 +551,16 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def labbook_html(root: str | Path) -> str:
     "The page over all experiments in `root`."
     parts, names = [], []
-    for lab in experiments_in(root):
-        name = html.escape(lab.folder.name)
+    for experiment in experiments_in(root):
+        name = html.escape(experiment.folder.name)
         names.append(f'<a href="#{name}">{name}</a>')
-        parts += [f'<h2 id="{name}">{name}</h2><p>{html.escape(lab.question)}</p>']
+        parts += [f'<h2 id="{name}">{name}</h2><p>{html.escape(experiment.question)}</p>']
         parts += (
-            [f"<p class='note'>{NOTE[0].upper()}{NOTE[1:]}.</p>"] if is_private(lab.folder) else []
+            [f"<p class='note'>{NOTE[0].upper()}{NOTE[1:]}.</p>"]
+            if is_private(experiment.folder)
+            else []
         )
-        parts += [summary_html(lab), _figure(lab)]
-        parts += ["<h3>Reports</h3>", *(_run(run, run not in lab.newest) for run in lab.runs)]
+        parts += [summary_html(experiment), _figure(experiment), _reports(experiment)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Lab book</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'

@@ -47,7 +47,8 @@ from ..training.schedule import total_steps, warmup_steps
 
 # %% ../../nbs/7_reports/tables.ipynb #environment-02
 def environment_rows() -> list[dict[str, str]]:
-    "What a reader needs to run it again: versions, device, threads, commit."
+    """What a reader needs to run it again: versions, device, threads, commit; where that does not
+    say which code it was, a hash of the code."""
     known = environment()
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     threads = f", {known['threads']} thread(s)" if known["threads"] else ""
@@ -56,6 +57,7 @@ def environment_rows() -> list[dict[str, str]]:
         {"where": "packages", "what": versions},
         {"where": "device", "what": ", ".join(known["gpu"]) or f"CPU{threads}"},
         {"where": "commit", "what": commit_text(known["commit"])},
+        *([{"where": "hash of the code", "what": known["code"]}] if known["code"] else []),
     ]
 
 

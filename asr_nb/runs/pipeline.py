@@ -107,6 +107,7 @@ _TRAINING_AND_AFTER = (
     Stage(
         "card",
         "What must a user of the model know?",
+        version=2,
         reads={"trained": ("train",)},
         after=("prepare", "baseline", "headroom", "evaluate", "audit"),
         depends=("words",),

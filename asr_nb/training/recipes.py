@@ -102,7 +102,8 @@ _DEMO = [
         "full",
         learning_rate=1e-3,
         steps=250,
-        note="All weights of the embedded micro model: what fine-tuning can do, and what it makes forget.",
+        note="All weights of the embedded micro model: what fine-tuning can do, and what it makes "
+        "forget.",
     ),
     Recipe(
         "lora-all",
@@ -141,9 +142,9 @@ _DANISH_CALLS = [
         warmup=40 / 548,
         rank=32,
         alpha=64,
-        note="The run of danish-calls that converged: rank, alpha, query and value, 40 of 548 steps of "
-        "warm-up are stated; rate, batch and dropout are not. With a batch of 16, 548 steps are "
-        "one pass of its ~9,000 chunks.",
+        note="The run of danish-calls that converged: rank, alpha, query and value, 40 of 548 "
+        "steps of warm-up are stated; rate, batch and dropout are not. With a batch of 16, 548 "
+        "steps are one pass of its ~9,000 chunks.",
     ),
 ]
 _TINY_AND_KOREAN = [

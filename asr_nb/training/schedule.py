@@ -122,7 +122,7 @@ def _warmup(recipe: Recipe, steps: int) -> list[Finding]:
 
 # %% ../../nbs/3_training/schedule.ipynb #lint-03c
 def _evaluations(recipe: Recipe, steps: int) -> list[Finding]:
-    "Findings on the evaluations and the early stop that hangs on them."
+    "Findings on the evaluations and the early stop that depends on them."
     findings = []
     if steps and recipe.evaluations > steps:
         text = f"{recipe.evaluations} evaluations do not fit into {steps} steps: one a step"

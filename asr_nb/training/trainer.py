@@ -119,7 +119,8 @@ def check_start(family: Trainable, examples: Sequence[Example]) -> float:
     assert math.isfinite(loss), f"the loss of the first batch is {loss} before any step was taken"
     assert loss < limit, (
         f"the loss of the first batch is {loss:.2f} a token and {limit:.2f} is the most that makes "
-        f"sense: it is a sum, or multiplied, or the weights are broken, or the model is sure and wrong"
+        "sense: it is a sum, or multiplied, or the weights are broken, or the model is sure and "
+        "wrong"
     )
     return loss
 

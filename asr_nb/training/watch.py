@@ -128,13 +128,15 @@ def check_finite(
     "Raise NotFinite if the step shows a loss or a gradient that can't be learnt from."
     if not math.isfinite(loss):
         raise NotFinite(
-            f"step {step}: the loss is {loss}; an utterance with NaN in it, or too high a learning rate"
+            f"step {step}: the loss is {loss}; an utterance with NaN in it, or too high a "
+            "learning rate"
         )
     if math.isfinite(grad_norm):
         return 0
     if skipped >= SKIPS:
         raise NotFinite(
-            f"step {step}: the loss is {loss:.3f} and its gradient {grad_norm}; too high a learning rate?"
+            f"step {step}: the loss is {loss:.3f} and its gradient {grad_norm}; "
+            "too high a learning rate?"
         )
     return skipped + 1
 
