@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SMALL', 'spell', 'is_silent_batch', 'frames_needed', 'collapse', 'best_path', 'CTCInputs', 'CTCTraining', 'CTC',
+__all__ = ['SMALL', 'spell', 'is_unspoken', 'frames_needed', 'collapse', 'best_path', 'CTCInputs', 'CTCTraining', 'CTC',
            'waveforms', 'frames', 'refuse_short', 'targets', 'check_batch', 'log_probabilities', 'loss',
            'frame_log_probabilities', 'decode', 'log_probability', 'tokenizer_of', 'untrained', 'load']
 
@@ -36,11 +36,11 @@ def spell(
     text: str,
     letters: set[str],  # of the vocabulary
 ) -> str:
-    "A transcript in a vocabulary's letters. Raises Unwritable for one that it lacks."
+    "A transcript in a vocabulary's letters. Raises UnwritableLabel for one that it lacks."
     text = " ".join(unicodedata.normalize("NFC", text).split())
     upper = sum(letter.isupper() for letter in letters) > len(letters) / 2
     cased = text.upper() if upper else text.lower()
-    words = "".join(letter for letter in cased if letter in letters or not is_silent_batch(letter))
+    words = "".join(letter for letter in cased if letter in letters or not is_unspoken(letter))
     missing = sorted(set(words) - letters - {" "})
     if missing:
         allowed = f"the model has no letter for {' '.join(missing)}: spell it out"
@@ -48,7 +48,7 @@ def spell(
     return " ".join(words.split())
 
 
-def is_silent_batch(letter: str) -> bool:
+def is_unspoken(letter: str) -> bool:
     "Whether a character is punctuation, a symbol or a control."
     return unicodedata.category(letter)[0] in "PSC"
 
@@ -169,7 +169,8 @@ class CTCTraining(CTCInputs):
         return scope_of(scope, scopes_of_layers("intermediate_dense", "output_dense"))
 
     def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
-        "Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput for smoothing."
+        """Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput
+        for smoothing."""
         if label_smoothing:
             raise BadInput(
                 "label_smoothing", label_smoothing, "0: CTC has no target for each frame to smooth"

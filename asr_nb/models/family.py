@@ -86,7 +86,7 @@ class Trainable(Family, Protocol):
     vocabulary_size: int
 
     def labels(self, text: str, language: str) -> list[int]:
-        "All labels; BadInput if beyond max_label_tokens, Unwritable if there is no token for it."
+        "All labels; BadInput if beyond max_label_tokens, UnwritableLabel if there is no token for it."
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         'A batch for loss(); batch["labels"] is -100 where nothing is to be learnt.'
@@ -158,7 +158,8 @@ def device() -> str:
 
 # %% ../../nbs/2_models/family.ipynb #reader-03
 def blank_reader(source: str, family: str) -> Reader:
-    "A reader whose arrays have the right shape and nothing in them: for a plan, with no model loaded."
+    """A reader whose arrays have the right shape and nothing in them: for a plan, with no model
+    loaded."""
     module = family_spec(family).import_module()
     return getattr(module, "blank_reader", Reader)(source)
 

@@ -53,7 +53,7 @@ def spell(
     tokenizer: Any,  # a WhisperTokenizer
     text: str,
 ) -> list[int]:
-    "A transcript's tokens, no prompt, no end. Raises Unwritable for a model's token in it."
+    "A transcript's tokens, no prompt, no end. Raises UnwritableLabel for a model's token in it."
     text = unicodedata.normalize("NFC", text).strip()
     tokens = tokenizer(" " + text, add_special_tokens=False).input_ids
     if max(tokens) >= tokenizer.eos_token_id:  # words come first in the vocabulary
@@ -269,7 +269,7 @@ class WhisperTraining(WhisperInputs):
 class Whisper(WhisperTraining):
     "A WhisperForConditionalGeneration, whole or with an adapter, and its processor."
 
-    states: EncoderStates | None = None  # lent by states.sharing()
+    states: EncoderStates | None = None  # lent by states.shared_states()
 
     def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, in their order; languages may be mixed."
@@ -357,7 +357,8 @@ def loss(
 
 # %% ../../nbs/2_models/whisper.ipynb #score-02
 def encode(family: Whisper, examples: Sequence[Example]) -> torch.Tensor:
-    "The encoder's states, (batch, positions, width), lent ones if there are. Call it inside evaluating()."
+    """The encoder's states, (batch, positions, width), lent ones if there are. Call it inside
+    evaluating()."""
     model = base_model(family.model)
     stored = family.states.read(examples) if family.states else None
     if stored is not None:
