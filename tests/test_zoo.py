@@ -433,7 +433,7 @@ def test_every_bad_row_is_in_the_ledger_with_its_reason_and_the_rest_is_prepared
 def test_the_limit_on_what_is_left_out_holds(zoo: Zoo) -> None:
     ledger = Ledger()
     with pytest.raises(
-        BadInput, match="max_quarantine: .* of 211 utterances .* 0.01 are allowed"
+        BadInput, match="max_quarantine: .* of 211 utterances .* a share of 0.01 may be"
     ) as error:
         prepared_rows("folder", "zoo", "da", zoo.options(max_quarantine=0.01), ledger)
     assert SECRET not in str(error.value) and "\n" not in str(error.value)

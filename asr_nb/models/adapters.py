@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from asr_nb.models.family import Trainable
 
 # %% auto #0
-__all__ = ['SCOPES', 'scopes_of_layers', 'apply_lora', 'merge', 'base_model', 'scope_of', 'with_adapter', 'reinitialise']
+__all__ = [
+    "SCOPES",
+    "scopes_of_layers",
+    "apply_lora",
+    "merge",
+    "base_model",
+    "scope_of",
+    "with_adapter",
+    "reinitialise",
+]
 
 # %% ../../nbs/2_models/adapters.ipynb #scope-02
 SCOPES = {  # name -> what is adapted
@@ -33,6 +42,7 @@ def scopes_of_layers(*feed_forward: str) -> dict[str, str | list[str]]:
     attention = ["q_proj", "k_proj", "v_proj", "out_proj"]
     every = rf".*\.layers\.\d+\..*([qkv]_proj|out_proj|{'|'.join(feed_forward)})"
     return {"attention": ["q_proj", "v_proj"], "attention-all": attention, "all-linear": every}
+
 
 # %% ../../nbs/2_models/adapters.ipynb #lora-02
 def apply_lora(
@@ -73,6 +83,7 @@ def scope_of(scope: str, scopes: Mapping[str, str | list[str]]) -> str | list[st
     "The modules of a LoRA scope. Raises BadInput for an unknown one."
     return scopes[one_of("scope", scope, scopes)]
 
+
 # %% ../../nbs/2_models/adapters.ipynb #adapter-02
 def with_adapter(model: torch.nn.Module, adapter: str | Path) -> torch.nn.Module:
     "`model` with a saved adapter on it. Raises BadInput if there is none, or no fit."
@@ -93,6 +104,7 @@ def with_adapter(model: torch.nn.Module, adapter: str | Path) -> torch.nn.Module
             raise BadInput(
                 "adapter", Path(adapter).name, f"it does not fit the model: {why}"
             ) from error
+
 
 # %% ../../nbs/2_models/adapters.ipynb #scratch-02
 def reinitialise(family: Trainable, seed: int) -> None:

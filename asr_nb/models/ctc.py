@@ -27,9 +27,31 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SMALL', 'spell', 'is_unspoken', 'frames_needed', 'collapse', 'best_path', 'CTCInputs', 'CTCTraining', 'CTC',
-           'waveforms', 'frames', 'refuse_short', 'targets', 'check_batch', 'log_probabilities', 'loss',
-           'frame_log_probabilities', 'decode', 'log_probability', 'tokenizer_of', 'untrained', 'load']
+__all__ = [
+    "SMALL",
+    "spell",
+    "is_unspoken",
+    "frames_needed",
+    "collapse",
+    "best_path",
+    "CTCInputs",
+    "CTCTraining",
+    "CTC",
+    "waveforms",
+    "frames",
+    "refuse_short",
+    "targets",
+    "check_batch",
+    "log_probabilities",
+    "loss",
+    "frame_log_probabilities",
+    "decode",
+    "log_probability",
+    "tokenizer_of",
+    "untrained",
+    "load",
+]
+
 
 # %% ../../nbs/2_models/ctc.ipynb #spell-02
 def spell(
@@ -52,10 +74,12 @@ def is_unspoken(letter: str) -> bool:
     "Whether a character is punctuation, a symbol or a control."
     return unicodedata.category(letter)[0] in "PSC"
 
+
 # %% ../../nbs/2_models/ctc.ipynb #room-02
 def frames_needed(labels: Sequence[int]) -> int:
     "The fewest frames that can carry these labels."
     return len(labels) + sum(one == other for one, other in zip(labels, labels[1:]))
+
 
 # %% ../../nbs/2_models/ctc.ipynb #path-02
 def collapse(
@@ -71,6 +95,7 @@ def collapse(
             labels.append(int(label))
             scores.append(float(log_probabilities[frames, label].max()))
     return tuple(labels), tuple(scores)
+
 
 # %% ../../nbs/2_models/ctc.ipynb #path-02b
 def best_path(
@@ -104,6 +129,7 @@ def best_path(
         place -= steps_back[frame, place]
         path.append(place)
     return [states[place] for place in reversed(path)]
+
 
 # %% ../../nbs/2_models/ctc.ipynb #class-02
 class CTCInputs(PretrainedModel):
@@ -142,6 +168,7 @@ class CTCInputs(PretrainedModel):
         "Raise BadInput as labels() does, and if a clip has too few frames for the text."
         refuse_short(self, text, self.labels(text, language), round(16_000 * seconds))
 
+
 # %% ../../nbs/2_models/ctc.ipynb #class-03
 class CTCTraining(CTCInputs):
     "Batches of a wav2vec 2.0, their loss, and what of it can be adapted and regularised."
@@ -178,6 +205,7 @@ class CTCTraining(CTCInputs):
         masks = {"mask_time_prob": 0.05, "mask_time_length": 10}
         base_model(self.model).config.update({"apply_spec_augment": spec_augment, **masks})
 
+
 # %% ../../nbs/2_models/ctc.ipynb #class-04
 class CTC(CTCTraining):
     "A Wav2Vec2ForCTC, whole or with an adapter, and its processor."
@@ -191,6 +219,7 @@ class CTC(CTCTraining):
     ) -> list[tuple[float, ...]]:
         "Of each token, the highest among its frames on the best path."
         return log_probability(self, examples, hypotheses)
+
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-02
 def waveforms(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -232,6 +261,7 @@ def targets(family: CTC, examples: Sequence[Example]) -> torch.Tensor:
         row[: len(letters)] = torch.tensor(letters, dtype=torch.long)
     return rows
 
+
 # %% ../../nbs/2_models/ctc.ipynb #parts-03
 def check_batch(family: CTC, batch: Mapping[str, torch.Tensor]) -> None:
     "Raise AssertionError if labels are blank, unknown, or too many for the frames."
@@ -241,6 +271,7 @@ def check_batch(family: CTC, batch: Mapping[str, torch.Tensor]) -> None:
         assert family.blank not in labels, "the blank is no label: is it padding?"
         assert family.tokenizer.unk_token_id not in labels, "an unknown letter"
         assert frames_needed(labels) <= count, f"{count} frames, {len(labels)} labels"
+
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-04
 def log_probabilities(family: CTC, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -271,6 +302,7 @@ def loss(family: CTC, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         zero_infinity=True,
     )
     return total / max(1, int(counts.sum()))
+
 
 # %% ../../nbs/2_models/ctc.ipynb #parts-06
 def frame_log_probabilities(family: CTC, examples: Sequence[Example]) -> list[np.ndarray]:
@@ -306,6 +338,7 @@ def log_probability(
         path = best_path(scores, hypothesis.tokens, family.blank)
         scored.append(collapse(scores, path, family.blank)[1])
     return scored
+
 
 # %% ../../nbs/2_models/ctc.ipynb #untrained-02
 SMALL = dict(  # of a Wav2Vec2Config: what differs from wav2vec2-base
@@ -345,6 +378,7 @@ def tokenizer_of(texts: Sequence[str]) -> Any:
             word_delimiter_token="|",
         )
 
+
 # %% ../../nbs/2_models/ctc.ipynb #untrained-02b
 def untrained(
     texts: Sequence[str],  # to take the letters from
@@ -362,6 +396,7 @@ def untrained(
         torch.manual_seed(seed)
         model = Wav2Vec2ForCTC(config)
     return CTC(model, Wav2Vec2Processor(extractor, tokenizer), "untrained")
+
 
 # %% ../../nbs/2_models/ctc.ipynb #load-02
 def load(

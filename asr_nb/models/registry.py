@@ -19,8 +19,23 @@ if TYPE_CHECKING:
     from asr_nb.models.family import Family
 
 # %% auto #0
-__all__ = ['FAMILIES', 'MODELS', 'FamilySpec', 'family_spec', 'split_prefix', 'form_of', 'on_hub', 'local_path', 'locate',
-           'relocate', 'ModelSpec', 'public_source', 'public_name', 'file_kind']
+__all__ = [
+    "FAMILIES",
+    "MODELS",
+    "FamilySpec",
+    "family_spec",
+    "split_prefix",
+    "form_of",
+    "on_hub",
+    "local_path",
+    "locate",
+    "relocate",
+    "ModelSpec",
+    "public_source",
+    "public_name",
+    "file_kind",
+]
+
 
 # %% ../../nbs/2_models/registry.ipynb #family-02
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ def family_spec(name: str) -> FamilySpec:
     "The entry of a family. Raises BadInput for an unknown one."
     return FAMILIES[one_of("family", name, FAMILIES)]
 
+
 # %% ../../nbs/2_models/registry.ipynb #source-02
 def split_prefix(source: str, family: str) -> tuple[str, str]:
     'The prefix before the path in a source ("transcripts:", or nothing), and the rest.'
@@ -97,6 +113,7 @@ def local_path(source: str, family: str) -> Path | None:
     path = Path(split_prefix(source, family)[1])
     return path if path.is_absolute() and path.exists() else None
 
+
 # %% ../../nbs/2_models/registry.ipynb #path-02
 def locate(source: str, family: str, base: Path) -> str:
     """The source with its path absolute, if it has one; `base` is where the path starts. Raises
@@ -118,6 +135,7 @@ def relocate(source: str, family: str, folder: Path) -> str:
     "The source with an absolute path made relative to `folder`."
     prefix, path = split_prefix(source, family)
     return prefix + os.path.relpath(path, folder.resolve()) if os.path.isabs(path) else source
+
 
 # %% ../../nbs/2_models/registry.ipynb #model-02
 @dataclass(frozen=True)
@@ -157,6 +175,7 @@ MODELS = {
         ModelSpec("pocketsphinx", "pocketsphinx", "external"),
     )
 }
+
 
 # %% ../../nbs/2_models/registry.ipynb #public-02
 def public_source(model: ModelSpec) -> str:

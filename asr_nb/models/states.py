@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SETTINGS', 'encoder_hash', 'EncoderStates', 'shared_states']
+__all__ = ["SETTINGS", "encoder_hash", "EncoderStates", "shared_states"]
 
 # %% ../../nbs/2_models/states.ipynb #encoder-02
 SETTINGS = (
@@ -58,6 +58,7 @@ def encoder_hash(family: Family) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy())
     return digest.hexdigest()[:24]
+
 
 # %% ../../nbs/2_models/states.ipynb #store-02
 class EncoderStates:
@@ -100,6 +101,7 @@ class EncoderStates:
         features = example.features
         shape = f"{features.dtype} {features.shape} ".encode()
         return self.folder / f"{sha256(shape + features.tobytes())[:32]}.npy"
+
 
 # %% ../../nbs/2_models/states.ipynb #share-02
 @contextmanager

@@ -29,9 +29,33 @@ if TYPE_CHECKING:
     from asr_nb.models.states import EncoderStates
 
 # %% auto #0
-__all__ = ['AUDIO', 'TEXT', 'prompt', 'spell', 'tokenizer_of', 'byte_pairs', 'generation_of', 'untrained', 'WhisperInputs',
-           'WhisperTraining', 'Whisper', 'fingerprint', 'targets', 'check_batch', 'loss', 'encode', 'score',
-           'log_probability', 'decode', 'until', 'text_of', 'bands', 'blank_reader', 'load']
+__all__ = [
+    "AUDIO",
+    "TEXT",
+    "prompt",
+    "spell",
+    "tokenizer_of",
+    "byte_pairs",
+    "generation_of",
+    "untrained",
+    "WhisperInputs",
+    "WhisperTraining",
+    "Whisper",
+    "fingerprint",
+    "targets",
+    "check_batch",
+    "loss",
+    "encode",
+    "score",
+    "log_probability",
+    "decode",
+    "until",
+    "text_of",
+    "bands",
+    "blank_reader",
+    "load",
+]
+
 
 # %% ../../nbs/2_models/whisper.ipynb #labels-02
 def prompt(
@@ -48,6 +72,7 @@ def prompt(
     token = languages[one_of("language", language, languages)]
     return [start, token, settings.task_to_id["transcribe"], plain]
 
+
 # %% ../../nbs/2_models/whisper.ipynb #labels-04
 def spell(
     tokenizer: Any,  # a WhisperTokenizer
@@ -59,6 +84,7 @@ def spell(
     if max(tokens) >= tokenizer.eos_token_id:  # words come first in the vocabulary
         raise UnwritableLabel("text", text, "it can't hold a model's token such as <|en|>")
     return tokens[1:] if tokens[0] == tokenizer.convert_tokens_to_ids("Ġ") else tokens
+
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-02
 def tokenizer_of(
@@ -89,6 +115,7 @@ def tokenizer_of(
     tokenizer.add_special_tokens({"extra_special_tokens": special})
     return tokenizer
 
+
 # %% ../../nbs/2_models/whisper.ipynb #untrained-02b
 def byte_pairs(texts: Sequence[str], merges: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     "Vocabulary and merges of a byte-level encoding, learnt from `texts`."
@@ -106,6 +133,7 @@ def byte_pairs(texts: Sequence[str], merges: int) -> tuple[dict[str, int], list[
     model = json.loads(encoding.to_str())["model"]
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     return model["vocab"], [tuple(pair) for pair in pairs]
+
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-03
 def generation_of(
@@ -131,6 +159,7 @@ def generation_of(
         no_timestamps_token_id=ids["notimestamps"],
         prev_sot_token_id=ids["startofprev"],
     )
+
 
 # %% ../../nbs/2_models/whisper.ipynb #untrained-04
 def _small_config(tokens: int, generation: Any, width: int, layers: int, heads: int) -> Any:
@@ -160,6 +189,7 @@ def _small_config(tokens: int, generation: Any, width: int, layers: int, heads: 
         **{name: getattr(generation, name) for name in ends},
     )
 
+
 # %% ../../nbs/2_models/whisper.ipynb #untrained-05
 def untrained(
     texts: Sequence[str],  # to learn the tokens from
@@ -187,6 +217,7 @@ def untrained(
     model.generation_config = generation
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=seconds)
     return Whisper(model, WhisperProcessor(extractor, tokenizer), "untrained")
+
 
 # %% ../../nbs/2_models/whisper.ipynb #class-02
 class WhisperInputs(PretrainedModel):
@@ -223,6 +254,7 @@ class WhisperInputs(PretrainedModel):
     def fits(self, text: str, language: str, seconds: float) -> None:
         "Raise BadInput as labels() does: the window is as long for any text."
         self.labels(text, language)
+
 
 # %% ../../nbs/2_models/whisper.ipynb #class-05
 class WhisperTraining(WhisperInputs):
@@ -265,6 +297,7 @@ class WhisperTraining(WhisperInputs):
         mels = {"mask_feature_prob": 0.05, "mask_feature_length": 8}
         base_model(self.model).config.update({"apply_spec_augment": spec_augment, **time, **mels})
 
+
 # %% ../../nbs/2_models/whisper.ipynb #class-06
 class Whisper(WhisperTraining):
     "A WhisperForConditionalGeneration, whole or with an adapter, and its processor."
@@ -281,6 +314,7 @@ class Whisper(WhisperTraining):
         "The log-probability of each token, under the model as it is now."
         return log_probability(self, examples, hypotheses)
 
+
 # %% ../../nbs/2_models/whisper.ipynb #class-03
 AUDIO = "feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length"
 TEXT = "added_tokens", "normalizer", "pre_tokenizer", "model"
@@ -293,6 +327,7 @@ def fingerprint(extractor: Any, tokenizer: Any, generation: Any) -> str:
     text = [backend[key] for key in TEXT]  # not its padding, which changes with use
     languages = getattr(generation, "lang_to_id", None)
     return sha256(canonical_json(["whisper 2", audio, text, languages]))[:12]
+
 
 # %% ../../nbs/2_models/whisper.ipynb #batch-02
 def targets(
@@ -309,6 +344,7 @@ def targets(
         inputs.append([*tokens[:-1], *[padding] * rest])
         labels.append([*[-100] * (start - 1), *tokens[start:], *[-100] * rest])
     return {"decoder_input_ids": torch.tensor(inputs), "labels": torch.tensor(labels)}
+
 
 # %% ../../nbs/2_models/whisper.ipynb #batch-03
 def check_batch(
@@ -329,6 +365,7 @@ def check_batch(
         assert labels[-1] == end, "the end was masked: the model never learns to stop"
         shifted = inputs[first : first + len(labels) - 1] == labels[:-1]
         assert shifted, "the decoder's input is not the labels shifted by one"
+
 
 # %% ../../nbs/2_models/whisper.ipynb #loss-02
 def loss(
@@ -354,6 +391,7 @@ def loss(
         ignore_index=-100,
         label_smoothing=label_smoothing if model.training else 0.0,
     )
+
 
 # %% ../../nbs/2_models/whisper.ipynb #score-02
 def encode(family: Whisper, examples: Sequence[Example]) -> torch.Tensor:
@@ -393,6 +431,7 @@ def score(
     chosen = torch.log_softmax(logits, -1).gather(-1, places)[..., 0]
     return [tuple(row[mask].tolist()) for row, mask in zip(chosen, labels != -100)]
 
+
 # %% ../../nbs/2_models/whisper.ipynb #score-03
 def log_probability(
     family: Whisper, examples: Sequence[Example], hypotheses: Sequence[Hypothesis]
@@ -406,6 +445,7 @@ def log_probability(
         with evaluating(family.model):
             scored += score(family, encode(family, some), prompts, texts)
     return scored
+
 
 # %% ../../nbs/2_models/whisper.ipynb #decode-02
 def decode(family: Whisper, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
@@ -432,6 +472,7 @@ def _options(
     request = {"language": examples[0].language, "task": "transcribe"}
     limits = {"max_new_tokens": max(caps), "num_beams": decoding.beams, "do_sample": False}
     return start, caps, limits | (request if len(start) == 4 else {})
+
 
 # %% ../../nbs/2_models/whisper.ipynb #decode-03
 def _one_pass(family: Whisper, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
@@ -474,6 +515,7 @@ def _passes(family: Whisper, examples: Sequence[Example], decoding: Decoding) ->
         for tokens, cap in zip(rows, caps, strict=True)
     ]
 
+
 # %% ../../nbs/2_models/whisper.ipynb #decode-03b
 def until(end: int, tokens: list[int]) -> list[int]:
     "The tokens up to the first end token, and it; all of them if there is none."
@@ -483,6 +525,7 @@ def until(end: int, tokens: list[int]) -> list[int]:
 def text_of(family: Whisper, tokens: Sequence[int]) -> str:
     "What the tokens say."
     return family.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
 
 # %% ../../nbs/2_models/whisper.ipynb #blank-02
 def bands(source: str) -> int:
@@ -502,6 +545,7 @@ def blank_reader(source: str) -> Reader:
     return Reader(
         name, "float16", lambda samples: np.empty((count, frames_kept(len(samples))), np.float16)
     )
+
 
 # %% ../../nbs/2_models/whisper.ipynb #load-02
 def load(
