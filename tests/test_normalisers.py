@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from asr_nb.checks import BadInput
 from asr_nb.preprocessing.text.asian import _simplify
 from asr_nb.preprocessing.text.danish import CORAL_CHARACTERS, coral
-from asr_nb.preprocessing.text.criteria import Rules, apply
+from asr_nb.preprocessing.text.rules import Rules, apply
 from asr_nb.preprocessing.text.spelling import PROBES, broken_cases, kind
 from asr_nb.preprocessing.text.normalisers import (
     basic,

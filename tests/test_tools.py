@@ -165,9 +165,9 @@ def test_an_import_against_the_order_is_found_even_inside_a_function(tmp_path: P
         tmp_path,
         {
             "checks": "import json",
-            "preprocessing.text.criteria": "from ...checks import BadInput",
+            "preprocessing.text.rules": "from ...checks import BadInput",
             "preprocessing.sound.audio": "def f():\n    from ...models import ctc",
-            "models.ctc": "from asr_nb.preprocessing.text.criteria import Rules",
+            "models.ctc": "from asr_nb.preprocessing.text.rules import Rules",
             "models.family": "if TYPE_CHECKING:\n    from .ctc import A",
             "training.trainer": "from ..models.family import load\nfrom . import watch",
             "training.watch": "from .trainer import Trainer",
