@@ -23,28 +23,9 @@ from ..evaluation.significance import blocks_of, bootstrap, wilson
 from ..preprocessing.text.asian import UNSPACED
 
 # %% auto #0
-__all__ = [
-    "LETTERS",
-    "UNSPACED_WEIGHT",
-    "ALGORITHM",
-    "CATEGORIES",
-    "CONTEXT",
-    "MARK",
-    "fold",
-    "size",
-    "infix_similarity",
-    "token_coverage",
-    "Settings",
-    "anchors",
-    "gaps",
-    "Span",
-    "unsupported_spans",
-    "AuditRow",
-    "audit",
-    "audit_summary",
-    "spans_by_score",
-    "span_table_html",
-]
+__all__ = ['LETTERS', 'UNSPACED_WEIGHT', 'ALGORITHM', 'CATEGORIES', 'CONTEXT', 'MARK', 'fold', 'size', 'infix_similarity',
+           'token_coverage', 'Settings', 'anchors', 'gaps', 'Span', 'unsupported_spans', 'AuditRow', 'audit',
+           'audit_summary', 'spans_by_score', 'span_table_html']
 
 # %% ../../nbs/5_audit/support.ipynb #fold-02
 LETTERS = str.maketrans(
@@ -82,7 +63,6 @@ def size(folded: str) -> int:
     "How much was said, in letters of an alphabet."
     return len(folded) + (UNSPACED_WEIGHT - 1) * len(UNSPACED.findall(folded))
 
-
 # %% ../../nbs/5_audit/support.ipynb #similar-02
 def infix_similarity(part: str, whole: str) -> float:
     "1 - edits / length of `part`, at the place in `whole` that it fits best."
@@ -96,7 +76,6 @@ def infix_similarity(part: str, whole: str) -> float:
         row = np.concatenate(([count], step))
         row = np.minimum.accumulate(row - places) + places  # letters passed over
     return 1 - int(row.min()) / len(part)  # and end anywhere
-
 
 # %% ../../nbs/5_audit/support.ipynb #cover-02
 def token_coverage(
@@ -115,7 +94,6 @@ def token_coverage(
 
     total = sum(map(size, gap))
     return sum(size(token) for token in gap if covered(token)) / total if total else 0.0
-
 
 # %% ../../nbs/5_audit/support.ipynb #settings-02
 ALGORITHM = 1  # raised when the same settings would flag something else
@@ -141,7 +119,6 @@ class Settings:
     def fingerprint(self) -> str:
         "12 hex digits that change with the settings and the algorithm."
         return sha256(canonical_json({**asdict(self), "algorithm": ALGORITHM}))[:12]
-
 
 # %% ../../nbs/5_audit/support.ipynb #gaps-02
 def anchors(candidate: Sequence[str], witness: Sequence[str]) -> list[int | None]:
@@ -177,7 +154,6 @@ def gaps(
             start = None
     return runs
 
-
 # %% ../../nbs/5_audit/support.ipynb #spans-02
 @dataclass(frozen=True)
 class Span:
@@ -212,7 +188,6 @@ class _Text:
         if start >= end:
             return ""
         return self.raw[self.tokens[start].start : self.tokens[end - 1].end]
-
 
 # %% ../../nbs/5_audit/support.ipynb #spans-03
 def _window(places: Sequence[int | None], start: int, end: int, count: int, pad: int) -> slice:
@@ -251,7 +226,6 @@ def _supported(
         *best[1:],
     )
 
-
 # %% ../../nbs/5_audit/support.ipynb #spans-04
 def unsupported_spans(
     candidate: str,  # raw hypothesis
@@ -285,7 +259,6 @@ def unsupported_spans(
     ]
     below = (span for span in spans if span.support < settings.threshold)
     return sorted(below, key=lambda span: span.start)
-
 
 # %% ../../nbs/5_audit/support.ipynb #audit-02
 CATEGORIES = "equivalent", "loop", "unsupported"  # all that a machine may assign
@@ -321,7 +294,6 @@ def _row(prediction: Prediction, witnesses: Mapping[str, str], settings: Setting
         sum(len(tokens(span.text)) for span in spans),
     )
 
-
 # %% ../../nbs/5_audit/support.ipynb #audit-03
 def audit(
     candidate: Sequence[Prediction],
@@ -346,7 +318,6 @@ def audit(
         for row in candidate
     ]
 
-
 # %% ../../nbs/5_audit/support.ipynb #audit-03b
 def audit_summary(
     rows: Sequence[AuditRow],
@@ -366,7 +337,6 @@ def audit_summary(
             blocks_of(candidate)[0],
         ),
     }
-
 
 # %% ../../nbs/5_audit/support.ipynb #table-02
 CONTEXT = 40  # characters shown on either side of a span

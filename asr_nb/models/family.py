@@ -22,20 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = [
-    "PRECISIONS",
-    "Decoding",
-    "Hypothesis",
-    "Family",
-    "Trainable",
-    "evaluating",
-    "load",
-    "device",
-    "blank_reader",
-    "load_trained",
-    "runtime",
-]
-
+__all__ = ['PRECISIONS', 'Decoding', 'Hypothesis', 'Family', 'Trainable', 'evaluating', 'load', 'device', 'blank_reader',
+           'load_trained', 'runtime']
 
 # %% ../../nbs/2_models/family.ipynb #decoding-02
 @dataclass(frozen=True)
@@ -63,7 +51,6 @@ class Decoding:
         "The most tokens an utterance may get."
         return min(self.max_new_tokens, room, math.ceil(10 + self.tokens_per_second * seconds))
 
-
 # %% ../../nbs/2_models/family.ipynb #values-02
 @dataclass(frozen=True)
 class Hypothesis:
@@ -73,7 +60,6 @@ class Hypothesis:
     tokens: tuple[int, ...] = ()  # the decoded ones with the end token; () if there are none
     log_probabilities: tuple[float, ...] = ()  # natural log, one a token
     hit_cap: bool = False  # no end token within the cap
-
 
 # %% ../../nbs/2_models/family.ipynb #protocol-02
 @runtime_checkable
@@ -90,7 +76,6 @@ class Family(ModelInputs, Protocol):
 
     def decode(self, examples: Sequence[Example], decoding: Decoding) -> list[Hypothesis]:
         "One hypothesis an example, in their order."
-
 
 # %% ../../nbs/2_models/family.ipynb #trainable-02
 @runtime_checkable
@@ -129,7 +114,6 @@ class Trainable(Family, Protocol):
     def save(self, folder: str | Path) -> None:
         "Write the model, or its adapter alone, and the processor to `folder`."
 
-
 # %% ../../nbs/2_models/family.ipynb #evaluating-02
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
@@ -143,7 +127,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
 
 # %% ../../nbs/2_models/family.ipynb #load-02
 PRECISIONS = "float32", "float16"
@@ -173,14 +156,12 @@ def device() -> str:
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
-
 # %% ../../nbs/2_models/family.ipynb #reader-03
 def blank_reader(source: str, family: str) -> Reader:
     """A reader whose arrays have the right shape and nothing in them: for a plan, with no model
     loaded."""
     module = family_spec(family).import_module()
     return getattr(module, "blank_reader", Reader)(source)
-
 
 # %% ../../nbs/2_models/family.ipynb #trained-02
 def load_trained(
@@ -192,7 +173,6 @@ def load_trained(
     if (Path(folder) / "adapter_config.json").exists():
         return load(source, adapter=folder, **choices)
     return load(str(folder), **{**choices, "revision": None})
-
 
 # %% ../../nbs/2_models/family.ipynb #engine-02
 def runtime(family: Family) -> dict[str, str]:

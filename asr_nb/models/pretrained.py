@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = [
-    "MODEL_FILES",
-    "quiet",
-    "pretrained_errors",
-    "fetch",
-    "save_pretrained",
-    "source_name",
-    "PretrainedModel",
-]
-
+__all__ = ['MODEL_FILES', 'quiet', 'pretrained_errors', 'fetch', 'save_pretrained', 'source_name', 'PretrainedModel']
 
 # %% ../../nbs/2_models/pretrained.ipynb #quiet-02
 @contextmanager
@@ -44,7 +35,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
 
 # %% ../../nbs/2_models/pretrained.ipynb #hub-02
 MODEL_FILES = "*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"
@@ -65,7 +55,6 @@ def pretrained_errors(source: str, revision: str | None = None) -> Iterator[None
             allowed = f"{source} has no such branch, tag or commit"
             raise BadInput("revision", revision, allowed) from cause
         raise BadInput("source", source, _why(cause, source)) from cause
-
 
 # %% ../../nbs/2_models/pretrained.ipynb #hub-02b
 def _why(error: Exception, source: str) -> str:
@@ -98,7 +87,6 @@ def _why(error: Exception, source: str) -> str:
         return "the connection broke off: asking again goes on where it stopped"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return f"it can't be loaded: {first[:200]}"
-
 
 # %% ../../nbs/2_models/pretrained.ipynb #hub-03
 def fetch(
@@ -133,7 +121,6 @@ def _download(source: str, revision: str | None) -> Path:
     with pretrained_errors(source, revision):
         return Path(with_retries(action, source, "model"))
 
-
 # %% ../../nbs/2_models/pretrained.ipynb #save-02
 def save_pretrained(
     model: torch.nn.Module, processor: Any, source: str, revision: str, folder: str | Path
@@ -155,7 +142,6 @@ def save_pretrained(
 def source_name(source: str) -> str:
     "How a source is called in public: its id, or a folder's name without the path."
     return Path(source).name if Path(source).is_dir() else source
-
 
 # %% ../../nbs/2_models/pretrained.ipynb #model-02
 class PretrainedModel:

@@ -12,14 +12,7 @@ import numpy as np
 from .audio import SAMPLING_RATE
 
 # %% auto #0
-__all__ = [
-    "FRAME_SECONDS",
-    "HOP_SECONDS",
-    "LOUDEST_DB",
-    "SOFTEST_DB",
-    "decibels",
-    "show_spectrogram",
-]
+__all__ = ['FRAME_SECONDS', 'HOP_SECONDS', 'LOUDEST_DB', 'SOFTEST_DB', 'decibels', 'show_spectrogram']
 
 # %% ../../../nbs/1_preprocessing/sound/spectrograms.ipynb #show-02
 FRAME_SECONDS, HOP_SECONDS = 0.025, 0.01  # Whisper's

@@ -18,8 +18,7 @@ from .latin import english, french, german, russian, spanish
 from .spelling import Normaliser
 
 # %% auto #0
-__all__ = ["NO_WORD_RULES", "UNKNOWN", "LANGUAGES", "WordRules", "Language", "find_language"]
-
+__all__ = ['NO_WORD_RULES', 'UNKNOWN', 'LANGUAGES', 'WordRules', 'Language', 'find_language']
 
 # %% ../../../nbs/1_preprocessing/text/languages.ipynb #values-02
 @dataclass(frozen=True)
@@ -73,7 +72,6 @@ class Language:
         words = {word for text in texts for word in (text.split() if self.spaced else text)}
         more, less = self.word_rules.number_words, self.word_rules.articles
         return frozenset((words | set(more.split())) - set(less.split()))
-
 
 # %% ../../../nbs/1_preprocessing/text/languages.ipynb #entries-02
 _ENGLISH = Language(

@@ -14,8 +14,7 @@ from functools import cached_property
 from .cardinals import LIMIT
 
 # %% auto #0
-__all__ = ["Numerals", "separate_digits", "say_numbers"]
-
+__all__ = ['Numerals', 'separate_digits', 'say_numbers']
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-02
 def _one_of(characters: str) -> str:
@@ -56,7 +55,6 @@ class Numerals:
             f"(?P<number>[0-9]+(?:{between}[0-9]+)*)(?!{letter})(?P<after> ?{unit})?"
         )
 
-
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-03
 def _one_by_one(digits: str, numerals: Numerals) -> str:
     "The digits one after another."
@@ -88,7 +86,6 @@ def _number(text: str, numerals: Numerals) -> str:
         return words
     decimals = _one_by_one(rest, numerals) if numerals.cardinal else rest
     return ("" if numerals.attached else " ").join((words, numerals.marks[mark], decimals))
-
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-02
 def separate_digits(text: str) -> str:
