@@ -1,12 +1,13 @@
-"""A Hugging Face Hub on loopback: what the client libraries ask of it, and the ways in which it fails.
+"""A Hugging Face Hub on loopback: what the client libraries ask of it, and how it can fail.
 
     with serve() as (hub, url):
         hub.put("dataset", "lab/digits", {"data/train-0.parquet": rows})
         hub.gate("dataset", "lab/digits")
         subprocess.run(command, env=env(url, home))
 
-Models and data sets can be read (whole or by range), created, committed to and pushed to, also as large files (LFS).
-The client reads its environment when it is imported, so it runs in a process of its own. Standard library only.
+Models and data sets can be read (whole or by range), created, committed to and pushed to, also as
+large files (LFS). The client reads its environment when it is imported, so it runs in a process of
+its own. Standard library only.
 """
 
 import base64

@@ -50,8 +50,17 @@ FAMILIES["parrot"] = FamilySpec("parrot", "made_up", trainable=False, hub=False,
 EXPERIMENT = """
 name: made-up
 question: Does a family that is not in the package go the whole way?
-corpus: {name: en_clean, source: synthetic, language: en, options: {train: 12, dev: 2, test: 4, seed: 1}}
-tests: [{name: nonspeech, role: nonspeech, source: nonspeech, language: en, options: {each: 1, seconds: [1.0, 1.0]}}]
+corpus:
+  name: en_clean
+  source: synthetic
+  language: en
+  options: {train: 12, dev: 2, test: 4, seed: 1}
+tests:
+  - name: nonspeech
+    role: nonspeech
+    source: nonspeech
+    language: en
+    options: {each: 1, seconds: [1.0, 1.0]}
 models: [{name: tiny, family: toy, source: ./tiny}, pocketsphinx]
 recipes: [{name: short, base: full, steps: 4, evaluations: 1, batch_size: 4, micro_batch: 2}]
 witnesses: [{name: polly, family: parrot, source: polly}]

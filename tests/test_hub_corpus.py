@@ -1,6 +1,7 @@
-"""The source `hub` against a Hub on loopback: what is read, and the one line for each way it can fail.
+"""The source `hub` against a Hub on loopback: what is read, and one line for each way it can fail.
 
-The client library reads its environment when it is imported, so the cases run in a second process: this same file.
+The client library reads its environment when it is imported, so the cases run in a second process:
+this same file.
 """
 
 import collections

@@ -1,7 +1,8 @@
-"""The whole way on a Hub on loopback: from `asr-nb run` on a data set and a model there, to `asr-nb card --push`.
+"""The whole way on a Hub on loopback: from `asr-nb run` on a data set and a model there to
+`asr-nb card --push`.
 
-Two lines of commands go side by side, to fit the time: the story of one experiment, and experiments that fail. The
-rest is seen by one more process, this same file, which cuts the client library's waits short.
+Two lines of commands go side by side, to fit the time: the story of one experiment, and experiments
+that fail. One more process, this same file, does the rest; it cuts the client library's waits.
 """
 
 import contextlib

@@ -173,7 +173,7 @@ def test_cases_and_fingerprint(rule) -> None:
 def poorer(rules: Rules) -> Iterator[tuple[str, Rules]]:
     """The rules of a language with one of its conventions left out, each in turn."""
     numerals = rules.numerals
-    for name in ("raw", "written", "said"):
+    for name in ("raw", "written", "words"):
         items = getattr(rules, name)
         for i, (pattern, _) in enumerate(items):
             yield (

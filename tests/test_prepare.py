@@ -48,9 +48,8 @@ class Watched:
     ) -> tuple[np.ndarray, dict[str, Any]]:
         time.sleep(self.seconds)
         with open(self.notes, "a") as file:
-            file.write(
-                f"{sha256(samples.tobytes())[:12]} {os.getpid()} {'torch' in sys.modules} {os.environ.get('OMP_NUM_THREADS')}\n"
-            )
+            sound, threads = sha256(samples.tobytes())[:12], os.environ.get("OMP_NUM_THREADS")
+            file.write(f"{sound} {os.getpid()} {'torch' in sys.modules} {threads}\n")
         return samples, {}
 
 
@@ -270,9 +269,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
     steps = (PlannedStep(Watched(os.devnull, 0.0)),)
     monkeypatch.setattr(shards.ArrayStore, "write", full)
-    with pytest.raises(
-        BadInput, match="disk: 'full' can't be used; noise: what is sealed stays, 4 so far"
-    ):
+    with pytest.raises(BadInput, match="disk: it is full; 4 sealed shards of noise stay"):
         prepare(tmp_path / "noise", WorkerPool(0), steps)
     account = prepare(tmp_path / "noise", WorkerPool(0), steps)
     assert (account.digest, account.made) == (clean.digest, ROWS // SHARD - 4)
@@ -285,7 +282,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 
     monkeypatch.setattr(estimate, "free_bytes", lambda folder: 10**6)
     opened = OpenSource(list(corpus()), Criteria(), True)
-    with pytest.raises(BadInput, match="disk: '1.0 MB free' can't be used; .* will be written"):
+    with pytest.raises(BadInput, match="disk: only 1.0 MB are free; .* will be written"):
         prepared.prepare_set(opened, [], tmp_path / "noise", Ledger())
     assert not list((tmp_path / "noise").iterdir())
 

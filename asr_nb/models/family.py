@@ -86,7 +86,7 @@ class Trainable(Family, Protocol):
     vocabulary_size: int
 
     def labels(self, text: str, language: str) -> list[int]:
-        "All labels; BadInput if beyond max_label_tokens, Unwritable if there is no token for it."
+        "All labels; BadInput beyond max_label_tokens, UnwritableLabel for what has no token."
 
     def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         'A batch for loss(); batch["labels"] is -100 where nothing is to be learnt.'

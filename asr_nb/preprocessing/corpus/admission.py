@@ -35,7 +35,7 @@ class Criteria:
 
 # %% ../../../nbs/1_preprocessing/corpus/admission.ipynb #admit-01
 class Admission:
-    "Decides, in the order of the rows, which of those that could be decoded are kept."
+    "Decides, in the order of the rows, which of the decoded ones are kept."
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Admission:
         self.name, self.criteria, self.ledger = name, criteria, ledger
         self._watch = LeakDetector(dict.fromkeys((*ALWAYS_APART, *criteria.apart)))
         self._leaks: list[Leak] = []
-        self._kept, self._begun = 0, len(ledger.rows)
+        self._usable, self._begun = 0, len(ledger.rows)
 
     def refuse(self, id: str, reason: str, detail: str) -> None:
         "Note a row that could not be decoded."
@@ -60,27 +60,28 @@ class Admission:
             self.refuse(row.id, reason, f"the {leak.kind} of {leak.first}")
             return False
         self._watch.keep(row)
-        self._kept += 1
+        self._usable += 1
         return True
 
     def close(self) -> None:
         "Raise BadInput for leaks, an empty set, or too much left out: after the last row."
         if self.criteria.leaks == "refuse":
-            _refuse_leaks(self.name, self._leaks, self._kept)
+            _refuse_leaks(self.name, self._leaks, self._usable)
         rows = self.ledger.rows[self._begun :]  # those of the source among them
-        check_left_out(self.name, self.criteria.max_quarantine, self._kept, rows)
+        check_left_out(self.name, self.criteria.max_quarantine, self._usable, rows)
 
 # %% ../../../nbs/1_preprocessing/corpus/admission.ipynb #checked-07
-def _refuse_leaks(name: str, leaks: Sequence[Leak], kept: int) -> None:
+def _refuse_leaks(name: str, leaks: Sequence[Leak], usable: int) -> None:
     "Raise BadInput if anything stands in two splits."
     if leaks:
         pairs = ", ".join(sorted({" and ".join(sorted(leak.splits)) for leak in leaks}))
         first = f"the first is {leaks[0].second!r}, with the {leaks[0].kind} of {leaks[0].first!r}"
         overlap = (
-            f"{pairs} overlap: {len(leaks)} of {kept + len(leaks)} utterances stand in two splits "
-            f"({first}); mend them, or set leaks: drop"
+            f"{pairs} overlap: {len(leaks)} of {usable + len(leaks)} utterances stand in two "
+            f"splits ({first})"
         )
-        raise BadInput(f"{name}.options.leaks", "refuse", overlap)
+        mend = "mend them, or set leaks: drop"
+        raise BadInput(f"{name}.options.leaks", "refuse", mend, overlap)
 
 # %% ../../../nbs/1_preprocessing/corpus/admission.ipynb #left-out-02
 ADVICE = {  # reason -> what else to do about it
@@ -92,23 +93,24 @@ ADVICE = {  # reason -> what else to do about it
 def check_left_out(
     name: str,  # of the set
     most: float,  # share that may be left out
-    kept: int,
+    usable: int,  # rows that are kept
     rows: Sequence[Mapping[str, str]],  # of the ledger
 ) -> None:
     "Raise BadInput if nothing is left, or too much was left out; dropped leaks do not count."
     bad = [row for row in rows if row["reason"] != "leaked"]
-    total = kept + len(bad)
-    if kept and len(bad) <= most * total:
+    total = usable + len(bad)
+    if usable and len(bad) <= most * total:
         return
-    if not (kept or rows):
-        raise BadInput(f"{name}.utterances", 0, "at least one is needed, and the source is empty")
+    if not (usable or rows):
+        needed = "at least one utterance is needed"
+        raise BadInput(f"{name}.utterances", 0, needed, "the source is empty")
     counts, first = Counter(row["reason"] for row in rows), (bad or rows)[0]
     reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
     why = f"({reasons}; the first is {first['id']!r}: {first['detail']})"
     mend = "mend or drop them" + "".join(ADVICE.get(reason, "") for reason in counts)
-    if not kept:
-        nothing = f"at least one is needed, and all {len(rows)} were left out {why}"
-        raise BadInput(f"{name}.utterances", 0, f"{nothing}; {mend}")
-    left_out = f"{len(bad)} of {total} utterances would be left out {why}"
+    if not usable:
+        nothing = f"all {len(rows)} were left out {why}"
+        raise BadInput(f"{name}.utterances", 0, mend, nothing)
+    left_out = f"{len(bad)} of {total} utterances would be left out {why}, a share of {most} may be"
     allowed = f"{mend}, or allow {math.ceil(100 * len(bad) / total) / 100}"
-    raise BadInput(f"{name}.options.max_quarantine", most, f"{left_out}; {allowed}")
+    raise BadInput(f"{name}.options.max_quarantine", most, allowed, left_out)

@@ -71,33 +71,33 @@ def band_values(text: str) -> list[int]:
 
 # %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #near-02b
 class Sentences:
-    "Remembers sentences, each with who said it, and finds those that are nearly the same."
+    "Remembers sentences with their split and ids, and finds those that are nearly the same."
 
     def __init__(self, least: float = NEAR_SIMILARITY):
         self.least = least  # similarity, 0 to 1
-        self.said: list[tuple[str, str, list[str]]] = []  # text, split, ids
+        self.sentences: list[tuple[str, str, list[str]]] = []  # text, split, ids
         self._places: dict[tuple[str, str], int] = {}
         self._bands: dict[int, list[int]] = {}
 
     def add(self, text: str, split: str, id: str) -> None:
         "Remember a normalised text; an empty one is like no other."
-        place = self._places.setdefault((text, split), len(self.said))
-        if place < len(self.said):
-            self.said[place][2].append(id)
+        place = self._places.setdefault((text, split), len(self.sentences))
+        if place < len(self.sentences):
+            self.sentences[place][2].append(id)
         elif text:
-            self.said.append((text, split, [id]))
+            self.sentences.append((text, split, [id]))
             for value in band_values(text):
                 if len(alike := self._bands.setdefault(value, [])) < MOST_CANDIDATES:
                     alike.append(place)
 
     def near(self, text: str) -> list[tuple[float, int]]:
-        "Similarity and place in `said` of the sentences that are nearly this one."
+        "Similarity and place in `sentences` of the sentences that are nearly this one."
         if not text:
             return []
         alike = {place for value in band_values(text) for place in self._bands.get(value, ())}
         matches = process.extract(
             text,
-            {place: self.said[place][0] for place in sorted(alike)},
+            {place: self.sentences[place][0] for place in sorted(alike)},
             scorer=fuzz.ratio,
             limit=None,
             score_cutoff=100 * self.least,
@@ -119,7 +119,9 @@ def near_duplicates(
 ) -> list[NearDuplicate]:
     "For each dev and test utterance the nearest of another split, if it is nearly the same."
     rows, known = list(utterances), Sentences(least)
-    best: dict[int, tuple[float, str, str]] = {}  # place in known.said -> similarity, id, split
+    best: dict[
+        int, tuple[float, str, str]
+    ] = {}  # place in known.sentences -> similarity, id, split
     for split in ("test", "dev", "train"):
         texts: dict[str, list[str]] = {}  # so that each sentence is looked up once
         for row in (row for row in rows if row.split == split):
@@ -132,9 +134,9 @@ def near_duplicates(
             for id in ids:
                 known.add(text, split, id)
     return [
-        NearDuplicate(first, second, (split, known.said[place][1]), similarity)
+        NearDuplicate(first, second, (split, known.sentences[place][1]), similarity)
         for place, (similarity, first, split) in sorted(best.items())
-        for second in known.said[place][2]
+        for second in known.sentences[place][2]
     ]
 
 # %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #watch-02
@@ -150,7 +152,7 @@ class _NearTexts:
         while self._waiting and row.split != "train":
             self._sentences.add(*self._waiting.pop())
         places = (place for _, place in self._sentences.near(basic(row.text)))
-        near = (self._sentences.said[place] for place in places)
+        near = (self._sentences.sentences[place] for place in places)
         return [
             Leak("near_text", ids[0], row.id, (split, row.split))
             for _, split, ids in near
@@ -167,18 +169,18 @@ class _NearTexts:
 
 # %% ../../../nbs/1_preprocessing/corpus/leaks.ipynb #watch-06
 class LeakDetector:
-    "Remembers the rows that were kept, and says what a further one shares with them."
+    "Remembers the rows that were kept, and finds what a further row shares with them."
 
     def __init__(self, kinds: Iterable[str] = ALWAYS_APART):
         kinds = [one_of("apart", kind, KINDS) for kind in kinds]
-        self._kept: dict[str, dict[str, tuple[str, str]]] = {  # value -> split, id
+        self._known: dict[str, dict[str, tuple[str, str]]] = {  # value -> split, id
             kind: {} for kind in kinds if kind in APART
         }
         self._near = _NearTexts() if "near_text" in kinds else None
 
     def shared(self, row: Utterance) -> list[Leak]:
         "What `row` has in common with rows that were kept, its own split included."
-        others = [(kind, kept.get(APART[kind](row))) for kind, kept in self._kept.items()]
+        others = [(kind, known.get(APART[kind](row))) for kind, known in self._known.items()]
         leaks = [
             Leak(kind, other[1], row.id, (other[0], row.split)) for kind, other in others if other
         ]
@@ -192,9 +194,9 @@ class LeakDetector:
 
     def keep(self, row: Utterance) -> None:
         "Remember `row`; an empty value is shared with nobody."
-        for kind, kept in self._kept.items():
+        for kind, known in self._known.items():
             if value := APART[kind](row):
-                kept.setdefault(value, (row.split, row.id))
+                known.setdefault(value, (row.split, row.id))
         if self._near is not None:
             self._near.keep(row)
 

@@ -52,7 +52,7 @@ def utterance_to_row(utterance: Utterance) -> dict[str, Any]:
 
 
 def utterance_from_row(row: Mapping[str, Any], shared: dict[str, Any] | None = None) -> Utterance:
-    "The utterance that `plain` made the row from; what is in `shared` already is held once."
+    "The utterance of a row of `utterance_to_row`; what is in `shared` already is held once."
     shared, tags, chain = {} if shared is None else shared, row["tags"], row["audio_chain"]
     names = {
         name: shared.setdefault(row[name], row[name])

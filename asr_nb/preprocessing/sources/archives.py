@@ -41,7 +41,8 @@ _DEPTH = 32  # folders in folders
 def _refuse(number: int, what: str) -> BadInput:
     "What is raised for member `number`, counted from 1."
     needed = "files and folders under plain relative names are allowed"
-    return BadInput("archive", f"member {number}: {what}", needed)
+    problem = f"member {number}: {what}"
+    return BadInput("archive", problem, needed, problem)
 
 
 def _flaw(name: str) -> str:
@@ -93,7 +94,8 @@ class _Room:
         if what := _flaw(member.name) or member.flaw:
             raise _refuse(self.number, what)
         if self.number > self.most:
-            raise BadInput("archive", f"over {self.most} members", "max_files allows no more")
+            problem = f"over {self.most} members"
+            raise BadInput("archive", problem, "max_files allows no more", problem)
         self.claim(member.size)
 
     def claim(self, size: int) -> None:
@@ -103,7 +105,8 @@ class _Room:
                 "unpacked it is too large for max_bytes or the disk, or more than "
                 f"{_RATIO} times the archive"
             )
-            raise BadInput("archive", f"member {self.number}: too many bytes", needed)
+            problem = f"member {self.number}: too many bytes"
+            raise BadInput("archive", problem, needed, problem)
 
 # %% ../../../nbs/1_preprocessing/sources/archives.ipynb #put-02
 def _put(room: _Room, member: _Kind, content: IO[bytes] | None) -> None:
@@ -139,7 +142,8 @@ class _Guarded:
     def read(self, size: int) -> bytes:
         "As of any file. Raises BadInput for a size that only an attack asks for."
         if not 0 <= size <= _BLOCK:
-            raise BadInput("archive", "a header", f"at most {_BLOCK} bytes are allowed")
+            problem = "a header asks for too much memory"
+            raise BadInput("archive", problem, f"at most {_BLOCK} bytes are allowed", problem)
         self.last = self.stream.read(size)
         return self.last
 
@@ -225,7 +229,7 @@ def _fill(path: Path, room: _Room) -> None:
     except Exception as error:  # whatever a reader makes of it; its text may hold a name
         what = f"{type(error).__name__} at member {room.number}"
         needed = "a whole zip, tar, tar.gz, tar.bz2 or tar.xz is needed, and room on the disk"
-        raise BadInput("archive", what, needed) from None
+        raise BadInput("archive", what, needed, what) from None
 
 
 def _runs(pid: int) -> bool:

@@ -268,7 +268,7 @@ def _in_languages(rows: list[Utterance], options: FolderOptions) -> list[Utteran
 
 
 def _named(rows: list[Utterance], options: FolderOptions) -> list[Utterance]:
-    "Dev and test by the speakers named, if any. Raises BadInput for nobody's name."
+    "Dev and test by the named speakers, if any. Raises BadInput for a name that no row has."
     roles = dict.fromkeys(options.dev_speakers, "dev")
     roles |= dict.fromkeys(options.test_speakers, "test")
     if not roles:

@@ -78,7 +78,7 @@ def _passing(status: int | None) -> bool:
 
 # %% ../../../nbs/1_preprocessing/sources/hub.ipynb #refusal-07
 def _refusal(names: set[str], status: int | None, id: str, kind: str) -> str:
-    "What to say to an error by the names in its chain and its status; empty if not the Hub's."
+    "The message for an error, by its chain and its status; empty if it is not the Hub's."
     page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{id}"
     if "GatedRepoError" in names and status == 401:
         return f"it is gated: accept its terms at {page}, and set HF_TOKEN to your token"
@@ -135,7 +135,7 @@ def _limited(request: Any) -> None:
 
 
 def limit_silence() -> None:
-    "Make the Hub's client of this process give up after `SILENCE`."
+    "Make the Hub's client of this process give up after `SILENCE_SECONDS`."
     from huggingface_hub import get_session
 
     hooks = get_session().event_hooks["request"]
@@ -437,16 +437,16 @@ def hub_rows(language: str, options: HubOptions, ledger: Ledger) -> Iterator[Utt
         if share and split not in roles and split not in options.splits
     }
     for split, theirs in roles.items():
-        shares, done = cut if split == "train" else {}, 0
+        shares, count = cut if split == "train" else {}, 0
         lean = partial(_lean, options, data[theirs], theirs)
         try:
             for row in data_rows(data[theirs], split, options, language, shares, ledger, lean):
                 yield row
-                done += 1
+                count += 1
         except BadInput:
             raise
         except Exception as error:
-            read = f"{done} rows of {theirs!r} had been read, and streaming begins anew"
+            read = f"{count} rows of {theirs!r} had been read, and streaming begins anew"
             refusal = hub_error(error, options.id, "dataset", read)
             if refusal is None:
                 raise

@@ -69,7 +69,7 @@ def _of_set(name: str) -> Iterator[None]:
     except BadInput as error:
         if not error.field.startswith("options"):
             raise
-        raise type(error)(f"{name}.{error.field}", error.value, error.allowed) from error
+        raise error.within(name) from error
 
 
 def _rows_of_set(rows: Iterable[Utterance], name: str) -> Iterator[Utterance]:

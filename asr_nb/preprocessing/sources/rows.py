@@ -32,7 +32,7 @@ FIELDS = (
     *PROVENANCE,
 )
 
-
+# %% ../../../nbs/1_preprocessing/sources/rows.ipynb #unreadable-01
 class Unreadable(ValueError):
     "A row that says nothing that can be used; the text of the error quotes no value."
 
@@ -49,7 +49,8 @@ def columns_of(
     columns = matching_columns(named, available, audio)
     for name in ("audio", "text"):
         if name not in columns and (name == "audio" or name not in named):
-            raise BadInput(f"options.columns.{name}", name, available)
+            missing = f"there is no column {name!r}"
+            raise BadInput(f"options.columns.{name}", name, available, missing)
     return columns
 
 

@@ -92,9 +92,11 @@ def _header(name: str, line: str, cells: Cells) -> list[str]:
         "".join(names).encode()
     except UnicodeEncodeError:
         save = "the file is not UTF-8: save it as UTF-8, or set encoding"
-        raise BadInput(name, "line 1", save) from None
+        raise BadInput(name, "line 1", save, "line 1 can't be read") from None
     except Unreadable as error:
-        raise BadInput(name, "line 1", f"a header is needed: {error}") from None
+        raise BadInput(
+            name, "line 1", f"a header is needed: {error}", "line 1 can't be read"
+        ) from None
     twice = [column for column in names if names.count(column) > 1]
     if twice:
         raise BadInput(name, twice[0], "two columns have this name: rename one of them")

@@ -40,7 +40,7 @@ def rows_if_known(
 
 
 def seconds_of(row: Utterance) -> float:
-    "How long a row says it is, or the header of its sound; 0 if that can't be read."
+    "Seconds of a row as it states them, or else as the header of its file does; 0 if unreadable."
     encoded = isinstance(row.audio, bytes)
     readable = encoded or row.audio and os.path.isfile(row.audio)  # a pipe would be waited for
     if row.duration or not readable:
@@ -128,4 +128,4 @@ def need_room(needed: int, folder: Path) -> None:  # needed: bytes
     if needed and free < needed + FREE_MARGIN:
         needs = f"{amount(needed)} will be written and {amount(FREE_MARGIN)} must stay free"
         needs = f"{needs}: make room, or prepare less (limit)"
-        raise BadInput("disk", f"{amount(free)} free", needs)
+        raise BadInput("disk", amount(free), needs, f"only {amount(free)} are free")

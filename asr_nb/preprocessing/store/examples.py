@@ -64,4 +64,4 @@ class ModelInputs(Protocol):
         "Unpadded, of mono float32 at 16 kHz; BadInput beyond window_seconds."
 
     def fits(self, text: str, language: str, seconds: float) -> None:
-        "Raise BadInput for a text that can't be its label, Unwritable if it has no token for it."
+        "Raise BadInput for a text that can't be its label; UnwritableLabel without a token for it."

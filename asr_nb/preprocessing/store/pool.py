@@ -110,8 +110,8 @@ def _pooled(
                 if breaks == BREAKS:
                     raise RuntimeError(KILLED_MESSAGE.format(breaks)) from None
                 for one in waiting:
-                    done = one[1] is not None and one[1].done() and one[1].exception() is None
-                    one[1] = one[1] if done else None
+                    ready = one[1] is not None and one[1].done() and one[1].exception() is None
+                    one[1] = one[1] if ready else None
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -217,7 +217,7 @@ def _here(
 
 # %% ../../../nbs/1_preprocessing/store/pool.ipynb #crew-02b
 class WorkerPool:
-    "Those who do the jobs; `description` is who did them, for the record."
+    "Does jobs here, in other processes or on a cluster; `description` names which, for the record."
 
     def __init__(
         self,

@@ -191,7 +191,7 @@ class _Judge:
         self.manifest, self.measures = _Lines(folder / MANIFEST), _Lines(folder / MEASURES)
         self.shards: list[ShardEntry] = []
         self.misfits = Ledger()
-        self.rows = self.kept = self.made = 0
+        self.rows = self.usable = self.new_parts = 0
 
     def take(self, shard: PreparedShard) -> None:
         "Judge the rows of one shard."
@@ -199,8 +199,8 @@ class _Judge:
         left_out = tuple(place for place, line in enumerate(lines) if not self._keeps(line))
         self.shards.append(ShardEntry(shard.key, len(lines), left_out, shard.seal, shard.features))
         self.rows += len(lines)
-        self.kept += len(lines) - len(left_out)
-        self.made += shard.made
+        self.usable += len(lines) - len(left_out)
+        self.new_parts += shard.new_parts
 
     def _keeps(self, line: Mapping[str, Any]) -> bool:
         if "reason" in line:
@@ -224,7 +224,7 @@ def _close(judge: _Judge, ledger: Ledger, max_quarantine: float) -> tuple[str, s
         judge.admission.close()
     finally:
         ledger.rows += judge.misfits.rows
-    check_left_out(judge.folder.name, max_quarantine, judge.kept, judge.misfits.rows)
+    check_left_out(judge.folder.name, max_quarantine, judge.usable, judge.misfits.rows)
     hashes = {"manifest": judge.manifest.seal(), "measures": judge.measures.seal()}
     sealed = [shard[1:] for shard in judge.shards]  # their keys say what they were made from
     digest = sha256(canonical_json([hashes, sealed]))
@@ -256,9 +256,10 @@ def _full_disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        done = len([part for part in (folder / "audio").glob("*") if not part.name.startswith(".")])
-        rest = f"{folder.name}: what is sealed stays, {done} so far"
-        raise BadInput("disk", "full", f"{rest}; make room, and the next run goes on") from None
+        parts = (part for part in (folder / "audio").glob("*") if not part.name.startswith("."))
+        rest = f"{len(list(parts))} sealed shards of {folder.name} stay"
+        needed = f"{rest}; make room, and the next run goes on"
+        raise BadInput("disk", "full", needed, "it is full") from None
 
 
 def _sweep(folder: Path, keys: Iterable[str] | None = None) -> int:
@@ -274,6 +275,7 @@ def _sweep(folder: Path, keys: Iterable[str] | None = None) -> int:
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #prepare-04
 LONGEST_SECONDS = 4 * 3600.0  # s that a recording of a long set may last
+Report = Callable[[int, int | None, str], None]  # rows so far, rows in all if known, how fast
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #prepare-04b
 class _Plan:
@@ -312,9 +314,6 @@ class _Plan:
             self.expected = estimate(whole, readers.values(), self.criteria.max_seconds)
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #run-02
-Report = Callable[[int, int | None, str], None]  # rows done, rows in all if known, how fast
-
-
 class Preparation(_Plan):
     "A set that is about to be prepared; `expected` says what it needs, None if nobody can know."
 
@@ -326,8 +325,8 @@ class Preparation(_Plan):
 
     def run(
         self,
-        crew: WorkerPool,
-        report: Report = lambda done, rows, pace: None,
+        pool: WorkerPool,
+        report: Report = lambda rows, total, pace: None,
     ) -> tuple[PreparedSet, PreparationRecord]:
         "Write sound, features and manifest. Raises BadInput for rows, or a full disk."
         began, total = time.monotonic(), self.expected.rows if self.expected else None
@@ -336,7 +335,7 @@ class Preparation(_Plan):
         with _full_disk(self.folder):
             judge = _Judge(self.folder, self.families, self.admission)
             try:
-                for shard in crew.map(prepare_shard, shard_tasks(self.rows, self.settings)):
+                for shard in pool.map(prepare_shard, shard_tasks(self.rows, self.settings)):
                     judge.take(shard)
                     report(judge.rows, total, _pace(judge.rows, total, time.monotonic() - began))
                 hashes = _close(judge, self.ledger, self.criteria.max_quarantine)
@@ -347,19 +346,19 @@ class Preparation(_Plan):
         write_splits(prepared.utterances, self.folder / SPLIT_LISTS)
         size = _sweep(self.folder, [shard.key for shard in judge.shards])
         seconds, expected = round(time.monotonic() - began, 1), self.expected
-        counts = judge.rows, len(judge.shards), judge.made
+        counts = judge.rows, len(judge.shards), judge.new_parts
         account = PreparationRecord(
-            *hashes, *counts, crew.description, seconds, expected and expected.bytes, size
+            *hashes, *counts, pool.description, seconds, expected and expected.bytes, size
         )
         return prepared, account
 
 # %% ../../../nbs/1_preprocessing/store/prepared.ipynb #prepare-04c
-def _pace(done: int, total: int | None, seconds: float) -> str:
+def _pace(rows: int, total: int | None, seconds: float) -> str:
     "How fast it goes, and how long it will take."
-    rate = done / max(seconds, 1e-3)
+    rate = rows / max(seconds, 1e-3)
     if total is None:
-        return f"{done} rows, {rate:.0f} a second"
-    return f"{done} of {total} rows, {(total - done) / rate:.0f} s left"
+        return f"{rows} rows, {rate:.0f} a second"
+    return f"{rows} of {total} rows, {(total - rows) / rate:.0f} s left"
 
 
 def prepare_set(
@@ -423,7 +422,7 @@ def overlap(sets: Sequence[PreparedSet]) -> list[str]:
 
 def _refuse_shared(one: PreparedSet, test: Sequence[Utterance], learnt: Learnt) -> None:
     "Raise BadInput for a test row that is trained on; an id says something within its set only."
-    for what, key in (("id", _id), ("audio_sha256", _heard)):
+    for what, key in (("id", _id), ("audio_sha256", _sound_hash)):
         known = {key(other, row) for other, row in learnt if what != "id" or other is one}
         both = known & {key(one, row) for row in test} - {""}
         if both:
@@ -435,7 +434,7 @@ def _id(one: PreparedSet, row: Utterance) -> str:
     return row.id
 
 
-def _heard(one: PreparedSet, row: Utterance) -> str:
+def _sound_hash(one: PreparedSet, row: Utterance) -> str:
     "The sound as it came: a step that draws at random makes two of one."
     return one.decoded_hashes[row.id]
 

@@ -122,12 +122,12 @@ def process(
     steps: Sequence[PlannedStep],
 ) -> tuple[Utterance, np.ndarray]:
     "The row and its samples after the steps. Raises AlreadyProcessed, BadInput, AudioError."
-    wanted = [plan.step for plan in steps if not plan.splits or utterance.split in plan.splits]
-    if not wanted:
+    own_steps = [plan.step for plan in steps if not plan.splits or utterance.split in plan.splits]
+    if not own_steps:
         return utterance, samples
     samples, chain = from_pcm(to_pcm(samples)), utterance.audio_chain
     verify(utterance, samples)
-    for step in wanted:
+    for step in own_steps:
         _refuse_second(step, chain)
         generator = keyed_generator(0, 0, utterance.id, step.kind)  # a corpus is made once
         changed, applied = step.apply(samples, generator)
@@ -138,12 +138,12 @@ def process(
 # %% ../../../nbs/1_preprocessing/store/provenance.ipynb #process-03
 def _refuse_second(step: Step, chain: Sequence[str]) -> None:
     "Raise AlreadyProcessed if the chain holds a step of this kind."
-    for done in map(read_entry, chain):
-        if done.kind == step.kind:
+    for earlier in map(read_entry, chain):
+        if earlier.kind == step.kind:
             raise AlreadyProcessed(
                 "process",
                 step.kind,
-                f"the recordings went through {done.name} "
+                f"the recordings went through {earlier.name} "
                 "before: leave it out, or start again from the source",
             )
 

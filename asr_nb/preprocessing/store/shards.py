@@ -241,7 +241,7 @@ def process_row(
         **levels,
     }, changed
 
-
+# %% ../../../nbs/1_preprocessing/store/shards.ipynb #sound-02
 def write_sound(job: ShardTask, folder: Path) -> ArrayStore:
     "Write a shard's sound as int16, and its rows."
     steps, lines = {row.split: steps_of(job, row.split) for row in job.rows}, []
@@ -278,7 +278,7 @@ class PreparedShard(NamedTuple):
     key: str
     seal: str  # of its sound and rows
     features: dict[str, str]  # key of the reader -> seal
-    made: int  # parts that were made now; the others were there
+    new_parts: int  # that were computed now; the others were there
 
 
 def features_folder(folder: Path, key: str) -> Path:  # key: of the reader
@@ -290,15 +290,15 @@ def prepare_shard(job: ShardTask) -> PreparedShard:
     "Find or make one shard: in a worker, or anywhere. Raises BadInput of a step, OSError."
     settings, key = job.settings, shard_key(job)
     others = [other / "audio" / key for other in settings.others]
-    seal, made = find_or_make(settings.folder / "audio" / key, others, partial(write_sound, job))
-    seals, count = {}, int(made)
+    seal, is_new = find_or_make(settings.folder / "audio" / key, others, partial(write_sound, job))
+    seals, count = {}, int(is_new)
     for reader in settings.readers:
         home = features_folder(settings.folder, reader.key)
         others = [other / home.name / key for other in settings.others]
         sound = ArrayStore.open(settings.folder / "audio" / key)
         write = partial(write_features, reader, sound)
-        seals[reader.key], made = find_or_make(home / key, others, write)
-        count += made
+        seals[reader.key], is_new = find_or_make(home / key, others, write)
+        count += is_new
     return PreparedShard(key, seal, seals, count)
 
 

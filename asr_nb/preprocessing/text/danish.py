@@ -66,7 +66,7 @@ _DANISH = Rules(
         "hhv": "henholdsvis",
     },
     letters={"aa": "å", "é": "e", "tredve": "tredive"},
-    said=(
+    words=(
         (rf"\b({_COUNTED})(?=(?:hundrede|tusinde?)\b)", r"\1 "),
         (r"\btusinde\b", "tusind"),
         (r"\bet (?=(?:hundrede|tusind)\b)", ""),

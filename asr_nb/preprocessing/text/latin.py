@@ -64,7 +64,7 @@ _ENGLISH = Rules(
         "vs": "versus",
         "ok": "okay",
     },
-    said=(
+    words=(
         (r"\bper cent\b", "percent"),
         (r"\ba (?=(?:hundred|thousand|million|billion)\b)", "one "),
         (rf"\b(hundred|thousand|million|billion) and (?=(?:{_COUNTED})\b)", r"\1 "),
@@ -228,7 +228,7 @@ _GERMAN = Rules(
         "dr": "doktor",
         "prof": "professor",
     },
-    said=((r"\bein(?=hundert|tausend)", ""),),
+    words=((r"\bein(?=hundert|tausend)", ""),),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02c
@@ -258,7 +258,8 @@ german = language(
         ("½ Liter, mp3", "ein halb liter mp3"),
         (
             "Prof. Kurz bzw. ca. 5, zirka 6, $7, ¼, ¾",
-            "professor kurz beziehungsweise circa fünf circa sechs sieben dollar ein viertel drei viertel",
+            "professor kurz beziehungsweise circa fünf circa sechs sieben dollar "
+            "ein viertel drei viertel",
         ),
     ),
 )

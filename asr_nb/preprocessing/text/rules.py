@@ -29,7 +29,7 @@ class Rules:
     written: Patterns = ()  # on folded text, before numbers and punctuation
     same: Mapping[str, str] = field(default_factory=dict)  # word -> the words that it is read as
     letters: Mapping[str, str] = field(default_factory=dict)  # spellings inside words
-    said: Patterns = ()  # on words parted by single blanks
+    words: Patterns = ()  # on words parted by single blanks
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-03
 def _replace(text: str, patterns: Patterns) -> str:
@@ -55,7 +55,7 @@ def apply(rules: Rules, text: str) -> str:
     text = fold(separate_digits(_replace(text, rules.raw)))
     text = say_numbers(_replace(text, rules.written), rules.numerals)
     text = " ".join([rules.same.get(word, word) for word in words(text)])
-    return _replace(_respell(text, rules.letters), rules.said)
+    return _replace(_respell(text, rules.letters), rules.words)
 
 
 def language(
