@@ -31,7 +31,7 @@ import numpy as np
 from asr_nb.preprocessing.corpus.admission import Criteria
 from asr_nb.preprocessing.corpus.utterances import Utterance
 from asr_nb.preprocessing.sound.audio import SAMPLING_RATE, encode
-from asr_nb.preprocessing.sources.source import Opened, Source
+from asr_nb.preprocessing.sources.source import OpenSource, Source
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _open(language, options, ledger, base):
         Utterance(line, "beep", language, 0.5, encode(sound), split="train" if n else "test")
         for n, (line, sound) in enumerate(zip(lines, sounds))
     ]
-    return Opened(rows, Criteria(), True)
+    return OpenSource(rows, Criteria(), True)
 
 
 SOURCE = Source(

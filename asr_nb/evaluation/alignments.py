@@ -12,7 +12,7 @@ from .scoring import align, normalised, score, units
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
-__all__ = ["STYLES", "LEGEND", "PAPER", "alignment_html", "sample_table_html", "table_html"]
+__all__ = ['STYLES', 'LEGEND', 'PAPER', 'alignment_html', 'sample_table_html', 'table_html']
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-02
 STYLES = {  # dark enough for white paper, apart also for the colour-blind
@@ -40,7 +40,6 @@ def _marked(reference: str, hypothesis: str) -> str:
         parts.append(word)
     return " ".join(parts) or "<i>(nothing)</i>"
 
-
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-03
 def alignment_html(
     reference: str,  # normalised, as it was scored
@@ -56,7 +55,6 @@ def alignment_html(
     label = '<span style="display:inline-block;width:6em;color:#666">'
     rows = "".join(f'<div dir="auto">{label}{name}</span>{text}</div>' for name, text in lines)
     return f'<div style="{PAPER};line-height:1.7;text-align:left">{rows}</div>'
-
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-06
 def sample_table_html(

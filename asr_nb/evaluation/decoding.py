@@ -21,16 +21,7 @@ from ..preprocessing.store.examples import Example
 from ..preprocessing.corpus.utterances import Utterance
 
 # %% auto #0
-__all__ = [
-    "Prediction",
-    "predict",
-    "write_predictions",
-    "read_predictions",
-    "batches",
-    "decode_set",
-    "real_time_factor",
-]
-
+__all__ = ['Prediction', 'predict', 'write_predictions', 'read_predictions', 'batches', 'decode_set', 'real_time_factor']
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #prediction-02
 @dataclass(frozen=True)
@@ -71,7 +62,6 @@ def predict(utterance: Utterance, hypothesis: Hypothesis, test_set: str) -> Pred
         hypothesis.hit_cap,
     )
 
-
 # %% ../../nbs/4_evaluation/decoding.ipynb #file-02
 def _line(prediction: Prediction) -> str:
     return canonical_json(asdict(prediction)) + "\n"
@@ -92,7 +82,6 @@ def _parse(text: str, where: str) -> list[Prediction]:
             raise BadInput(place, line[:40], f"strict JSON is needed ({error})") from None
         rows.append(from_mapping(Prediction, data, place))
     return rows
-
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #file-03
 def _unique(predictions: Iterable[Prediction], where: str) -> None:
@@ -120,7 +109,6 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     _unique(rows, path.name)
     return rows
 
-
 # %% ../../nbs/4_evaluation/decoding.ipynb #batch-02
 def batches(
     utterances: Sequence[Utterance],
@@ -133,7 +121,6 @@ def batches(
 
     order = sorted(range(len(utterances)), key=longest_first)
     return [order[start : start + size] for start in range(0, len(order), size)]
-
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-02
 def _finished(
@@ -155,7 +142,6 @@ def _finished(
     others = [row for row in rows if row.test_set != test_set]
     write_predictions([*others, *finished.values()], path)
     return finished
-
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-03
 def _ignore(progress: dict) -> None:
@@ -196,7 +182,6 @@ def decode_set(
         )
     return [predictions[utterance.id] for utterance in utterances]
 
-
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-04
 def _decode_batch(
     family: Family,
@@ -224,7 +209,6 @@ def _decode_batch(
         for i in batch
     ]
 
-
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-04c
 def _in_pieces(
     family: Family,
@@ -240,7 +224,6 @@ def _in_pieces(
         pieces=len(whole.chunks),
         open_seams=whole.seams["open"],
     )
-
 
 # %% ../../nbs/4_evaluation/decoding.ipynb #resume-04b
 def _append(rows: list[Prediction], path: Path) -> None:

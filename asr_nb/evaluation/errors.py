@@ -25,24 +25,8 @@ from ..preprocessing.text.languages import Language, WordRules, find_language
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
-__all__ = [
-    "BUCKETS",
-    "FEWEST_TRUNCATED",
-    "FEWEST_INVENTED",
-    "LIKE",
-    "Error",
-    "has_rule",
-    "names_in",
-    "classify",
-    "worst_first",
-    "buckets",
-    "Confusion",
-    "confusions",
-    "Regression",
-    "regressions",
-    "Distribution",
-    "distribution",
-]
+__all__ = ['BUCKETS', 'FEWEST_TRUNCATED', 'FEWEST_INVENTED', 'LIKE', 'Error', 'has_rule', 'names_in', 'classify', 'worst_first',
+           'buckets', 'Confusion', 'confusions', 'Regression', 'regressions', 'Distribution', 'distribution']
 
 # %% ../../nbs/4_evaluation/errors.ipynb #buckets-02
 BUCKETS = (
@@ -71,7 +55,6 @@ class Error(NamedTuple):
     hypothesis: str  # the hypothesis word; "" for a deletion
     place: int  # how many words of the reference stand before it
 
-
 # %% ../../nbs/4_evaluation/errors.ipynb #rules-04
 def has_rule(kind: str, language: Language) -> bool:
     "Whether the entry of a language says which of its errors get into a bucket."
@@ -82,7 +65,6 @@ def has_rule(kind: str, language: Language) -> bool:
         "name": rules.names,
         "homophone": bool(language.voice) and available(),
     }.get(kind, True)
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #words-02
 def _bare(word: str, letters: str) -> str:
@@ -115,7 +97,6 @@ def _is_number(word: str, language: Language) -> bool:
     "Whether a word is a number or a part of one."
     return any(map(str.isdigit, word)) or word in language.number_words
 
-
 # %% ../../nbs/4_evaluation/errors.ipynb #words-03
 @lru_cache(maxsize=2**16)
 def _substitution(reference: str, hypothesis: str, language: Language, is_name: bool) -> str:
@@ -131,7 +112,6 @@ def _substitution(reference: str, hypothesis: str, language: Language, is_name: 
     if language.voice and sound_alike(reference, hypothesis, language.voice):
         return "homophone"
     return "number" if any(numbers) else "name" if is_name else "substitution"
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #names-02
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*$""")
@@ -150,7 +130,6 @@ def names_in(reference: str, normalise: Normaliser, language: Language) -> froze
         if letters:
             begins = bool(_SENTENCE_END.search(word)) and not _ABBREVIATION.match(letters)
     return frozenset(names - set(language.word_rules.capitals.split()))
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #spans-02
 def _looped(ops: Sequence[Op]) -> Iterator[int]:
@@ -172,7 +151,6 @@ def _truncated(ops: Sequence[Op]) -> list[int]:
     tail = range(last + 1, len(ops))
     missing = [place for place in tail if ops[place].kind == "deletion"]
     return missing if len(missing) >= FEWEST_TRUNCATED and len(tail) - len(missing) <= 1 else []
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #spans-03
 def _invented(ops: Sequence[Op], language: Language, unit: str) -> Iterator[int]:
@@ -203,7 +181,6 @@ def _stretches(ops: Sequence[Op], language: Language, unit: str) -> dict[int, st
         for place in places:
             stretches.setdefault(place, kind)
     return stretches
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #classify-02
 def _errors(
@@ -243,7 +220,6 @@ def classify(predictions: Sequence[Prediction], normalise: Normaliser) -> list[l
         for ops, language, row in zip(alignments, languages, predictions)
     ]
 
-
 # %% ../../nbs/4_evaluation/errors.ipynb #table-02
 def worst_first(predictions: Sequence[Prediction], normalise: Normaliser) -> list[int]:
     "Places of the utterances with errors, most errors first, ties by id."
@@ -264,7 +240,6 @@ def buckets(
     if not any(c.isupper() for row in predictions for c in row.reference):
         known.discard("name")
     return {kind: counts[kind] if kind in known or counts[kind] else None for kind in BUCKETS}
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #confusions-02
 class Confusion(NamedTuple):
@@ -288,7 +263,6 @@ def confusions(
     )
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
     return [Confusion(*pair, times) for pair, times in ordered[:count]]
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #broken-02
 @dataclass(frozen=True)
@@ -316,7 +290,6 @@ def _right(ops: Sequence[Op]) -> tuple[list[bool], list[bool]]:
             words.append(kind == "hit")
             gaps.append(True)
     return words, gaps
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #broken-03
 def _broken(ops: Sequence[Op], later: Sequence[Op]) -> Iterator[tuple[str, str]]:
@@ -346,7 +319,6 @@ def regressions(
         for reference, hypothesis in _broken(ops, later)
     ]
     return sorted(stretches, key=lambda row: (-row.words, row.after.id, row.reference))[:count]
-
 
 # %% ../../nbs/4_evaluation/errors.ipynb #distribution-02
 @dataclass(frozen=True)

@@ -15,19 +15,7 @@ from .power import Power, blocks_needed
 from ..findings import Finding
 
 # %% auto #0
-__all__ = [
-    "VERDICTS",
-    "ASKS",
-    "ENOUGH",
-    "WORTH",
-    "BEST_GAIN",
-    "FALL",
-    "Base",
-    "Probe",
-    "Verdict",
-    "verdict_on_training",
-]
-
+__all__ = ['VERDICTS', 'ASKS', 'ENOUGH', 'WORTH', 'BEST_GAIN', 'FALL', 'Base', 'Probe', 'Verdict', 'verdict_on_training']
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #values-02
 @dataclass(frozen=True)
@@ -59,7 +47,6 @@ class Probe:
             values = f"{self.steps} steps, {losses}"
             raise BadInput("probe", values, "1 step at least, and finite losses")
 
-
 # %% ../../nbs/4_evaluation/headroom.ipynb #verdict-02
 VERDICTS = ("train", "change the recipe", "take a larger base", "don't")
 ASKS = {  # the word that a finding asks for, by its code; others ask for none
@@ -89,7 +76,6 @@ class Verdict:
     def __str__(self) -> str:
         return f"{self.word}: {'; '.join(map(str, self.reasons))}"
 
-
 # %% ../../nbs/4_evaluation/headroom.ipynb #limits-02
 # Without a stated target a rate up to here is left alone: in pareto-fr-zh each of the five
 # fine-tunes of Whispers between 5.8 and 13.9 % made them worse, and those of 28.7 % and more gained.
@@ -102,7 +88,6 @@ WORTH = 0.20
 BEST_GAIN = 0.54
 # Of the loss: less is not called a fall, because a dev set is a sample and a probe is short.
 FALL = 0.02
-
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #need-02
 def _reason(code: str, text: str) -> Finding:
@@ -146,7 +131,6 @@ def _size(base: Base, others: Sequence[Base], target: float) -> Finding:
     better = own > target and fewer >= WORTH and value <= goal
     return _reason("larger-base" if better else "larger-base-no-better", text)
 
-
 # %% ../../nbs/4_evaluation/headroom.ipynb #shows-02
 def _shows(base: Base, target: float, power: Power | None) -> Finding:
     "Whether the test set can show what is at stake."
@@ -171,7 +155,6 @@ def _shows(base: Base, target: float, power: Power | None) -> Finding:
         text += ": too small a test set for most gains"
     return _reason("small-test-set" if small else "power", text)
 
-
 # %% ../../nbs/4_evaluation/headroom.ipynb #learns-02
 def _learns(probe: Probe | None) -> Finding:
     "What the probe's losses say."
@@ -190,7 +173,6 @@ def _learns(probe: Probe | None) -> Finding:
     if falls[0]:
         return _reason("learnt-by-heart", f"{text}: learnt by heart")
     return _reason("nothing-learnt", f"{text}: nothing is learnt, or nothing is left to learn")
-
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #judge-02
 def verdict_on_training(

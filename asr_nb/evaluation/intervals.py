@@ -10,30 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 # %% auto #0
-__all__ = [
-    "CONFIDENCE",
-    "CHANGE",
-    "DASH",
-    "DECIMALS",
-    "BETTER",
-    "WORSE",
-    "NOT_SHOWN",
-    "MAYBE_WORSE",
-    "NO_VERDICT",
-    "LEVEL",
-    "LOUD",
-    "PHRASES",
-    "Interval",
-    "percent",
-    "points",
-    "interval_text",
-    "verdict",
-    "verdict_among",
-    "verdict_markdown",
-    "verdict_class",
-    "verdict_html",
-    "verdict_phrase",
-]
+__all__ = ['CONFIDENCE', 'CHANGE', 'DASH', 'DECIMALS', 'BETTER', 'WORSE', 'NOT_SHOWN', 'MAYBE_WORSE', 'NO_VERDICT', 'LEVEL',
+           'LOUD', 'PHRASES', 'Interval', 'percent', 'points', 'interval_text', 'verdict', 'verdict_among',
+           'verdict_markdown', 'verdict_class', 'verdict_html', 'verdict_phrase']
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #interval-02
 CONFIDENCE = 0.95
@@ -69,7 +48,6 @@ class Interval:
 
     def __str__(self) -> str:
         return interval_text(self, note=True)
-
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #text-02
 DASH = "–"
@@ -113,7 +91,6 @@ def interval_text(
     low, high = (_number(end, unit, sign) for end in (interval.low, interval.high))
     return f"{text} [{low}, {high}]"
 
-
 # %% ../../nbs/4_evaluation/intervals.ipynb #verdict-02
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
 MAYBE_WORSE, NO_VERDICT = "maybe worse", "no verdict"
@@ -146,7 +123,6 @@ def verdict_among(
     if word == NOT_SHOWN or p < LEVEL:
         return word
     return MAYBE_WORSE if word == WORSE else NOT_SHOWN
-
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #look-02
 LOUD = {WORSE: "WORSE"}  # what must not be overlooked

@@ -15,7 +15,7 @@ from ..checks import BadInput
 from .scoring import Op
 
 # %% auto #0
-__all__ = ["WORDS_BETWEEN", "segments", "MatchedPairs", "mapsswe"]
+__all__ = ['WORDS_BETWEEN', 'segments', 'MatchedPairs', 'mapsswe']
 
 # %% ../../nbs/4_evaluation/matched_pairs.ipynb #segments-02
 WORDS_BETWEEN = 2  # words in a row that both have right, between two segments
@@ -47,7 +47,6 @@ def segments(a: Sequence[Op], b: Sequence[Op]) -> list[tuple[int, int]]:
         if right == WORDS_BETWEEN and any(errors):
             segments, errors = [*segments, errors], (0, 0)
     return [*segments, errors] if any(errors) else segments
-
 
 # %% ../../nbs/4_evaluation/matched_pairs.ipynb #test-02
 @dataclass(frozen=True)

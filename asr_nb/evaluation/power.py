@@ -17,19 +17,8 @@ from .significance import standard_error
 from .summary import FEWEST_FOR_INTERVAL
 
 # %% auto #0
-__all__ = [
-    "POWER",
-    "CLUMPING",
-    "CORRELATION",
-    "SPREAD",
-    "smallest_difference",
-    "Power",
-    "rate_error",
-    "power_planned",
-    "power_of_baseline",
-    "power_of_difference",
-    "blocks_needed",
-]
+__all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 'Power', 'rate_error', 'power_planned',
+           'power_of_baseline', 'power_of_difference', 'blocks_needed']
 
 # %% ../../nbs/4_evaluation/power.ipynb #smallest-02
 POWER = 0.8  # of repetitions in which a true difference of this size is shown
@@ -46,7 +35,6 @@ def smallest_difference(
         raise BadInput("blocks", blocks, "at least 2: one block says nothing about others")
     interval, shown = special.stdtrit(blocks - 1, [(1 + CONFIDENCE) / 2, POWER])
     return float(error * (interval + shown))
-
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-02
 CLUMPING = 2.5  # of errors, see the list
@@ -77,7 +65,6 @@ def _power(error: float | None, blocks: int, assumptions: str) -> Power:
     if error is None or blocks < FEWEST_FOR_INTERVAL:
         return Power(None, error, blocks, f"only {blocks} blocks to draw from")
     return Power(smallest_difference(error, blocks), error, blocks, assumptions)
-
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-03
 def rate_error(
@@ -112,7 +99,6 @@ def power_planned(
     )
     return _power(error, speakers, assumed)
 
-
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02
 def power_of_baseline(
     errors: Sequence[float],  # of the baseline, utterance by utterance
@@ -143,7 +129,6 @@ def power_of_difference(
         raise BadInput("errors_b", len(errors_b), f"{len(errors_a)} are needed")
     error = standard_error([b - a for a, b in zip(errors_a, errors_b)], words, blocks)
     return _power(error, len(set(blocks)), "the paired differences")
-
 
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02b
 def blocks_needed(power: Power, difference: float) -> int | None:  # difference: a fraction

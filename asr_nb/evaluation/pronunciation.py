@@ -14,7 +14,7 @@ from ..checks import BadInput
 from ..preprocessing.sources.synthetic import _synthesiser
 
 # %% auto #0
-__all__ = ["available", "phonemes_of", "sound_alike"]
+__all__ = ['available', 'phonemes_of', 'sound_alike']
 
 # %% ../../nbs/4_evaluation/pronunciation.ipynb #phonemes-02
 _UTF8, _IPA, _DONT_EXIT = 1, 2, 0x8000  # speak_lib.h of eSpeak NG
@@ -51,7 +51,6 @@ def _ask(words: Sequence[str], voice: str) -> list[str]:
         _ctypes.dlclose(speaker._handle)
     return transcriptions
 
-
 # %% ../../nbs/4_evaluation/pronunciation.ipynb #phonemes-03
 def phonemes_of(
     words: Iterable[str],  # normalised
@@ -65,7 +64,6 @@ def phonemes_of(
     if new:
         _known.update(zip(((voice, word) for word in new), _ask(new, voice)))
     return {word: _known[voice, word] for word in words}
-
 
 # %% ../../nbs/4_evaluation/pronunciation.ipynb #phonemes-07
 def sound_alike(one: str, other: str, voice: str) -> bool | None:

@@ -20,36 +20,15 @@ from ..preprocessing.text.asian import UNSPACED
 from ..preprocessing.text.spelling import Normaliser
 
 # %% auto #0
-__all__ = [
-    "LONGEST_PERIOD",
-    "FEWEST_REPEATS",
-    "FEWEST_TOKENS",
-    "Counts",
-    "Op",
-    "align_units",
-    "align",
-    "unit_of",
-    "units",
-    "normalised",
-    "Rates",
-    "Scores",
-    "score",
-    "scorer_fingerprint",
-    "check_with_jiwer",
-    "Token",
-    "tokens",
-    "Loop",
-    "loops_in",
-    "loops",
-]
-
+__all__ = ['LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of', 'units',
+           'normalised', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
+           'Loop', 'loops_in', 'loops']
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-04
 def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
     "One sum over the other; None if there is nothing to divide by."
     total = int(whole.sum())
     return int(part.sum()) / total if total else None
-
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-02
 @dataclass(frozen=True, eq=False)
@@ -88,7 +67,6 @@ class Counts:
         "Errors over reference length plus insertions, never above 1: CoRal's since November 2025."
         return _share(self.errors, self.reference + self.insertions)
 
-
 # %% ../../nbs/4_evaluation/scoring.ipynb #align-02
 class Op(NamedTuple):
     "One step of an alignment."
@@ -117,7 +95,6 @@ def align(reference: str, hypothesis: str) -> list[Op]:
     "The alignment of two normalised texts, word by word."
     return align_units(reference.split(), hypothesis.split())
 
-
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-03
 def _counts(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Counts:
     "The counts of each pair of reference and hypothesis."
@@ -127,7 +104,6 @@ def _counts(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Counts:
         wrong = [steps.count(kind) for kind in ("replace", "delete", "insert")]
         rows.append((len(reference) - wrong[0] - wrong[1], *wrong))
     return Counts(*np.array(rows, np.int64).reshape(-1, 4).T)
-
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-12
 def unit_of(normaliser: Normaliser) -> str:
@@ -144,7 +120,6 @@ def units(text: str, unit: str) -> list[str]:  # "word" or "character"
 def normalised(text: str, normaliser: Normaliser) -> str:
     "A raw text as it is scored: words and single blanks."
     return " ".join(normaliser(text).split())
-
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-02
 _CONVENTIONS = {"": "rate", "mean_utterance_": "mean_rate", "bounded_": "bounded_rate"}
@@ -179,7 +154,6 @@ class Rates:
             for kind in ("substitution", "deletion", "insertion")
         }
         return {**rates, **parts}
-
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-15
 @dataclass(frozen=True, eq=False)
@@ -216,7 +190,6 @@ class Scores(Rates):
             align_units(*(units(text, self.normaliser.unit) for text in pair)) for pair in pairs
         ]
 
-
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-03
 def score(
     references: Sequence[str],  # raw
@@ -228,7 +201,6 @@ def score(
         raise BadInput("hypotheses", len(hypotheses), f"there are {len(references)} references")
     sides = ([normalised(text, normaliser) for text in texts] for texts in (references, hypotheses))
     return Scores(*sides, normaliser)
-
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-14
 _PAIRS = (
@@ -250,7 +222,6 @@ def scorer_fingerprint(normaliser: Normaliser) -> str:
     rows = [[int(count[0]) for count in vars(kinds).values()] for kinds in counts]
     return sha256(canonical_json([rows, normaliser.fingerprint]))[:12]
 
-
 # %% ../../nbs/4_evaluation/scoring.ipynb #oracle-04
 def check_with_jiwer(scores: Scores) -> None:
     "Count the words of a set again. Raises AssertionError if jiwer finds other counts."
@@ -262,7 +233,6 @@ def check_with_jiwer(scores: Scores) -> None:
     for kind, counts in vars(scores.words).items():
         ours, other = int(counts.sum()), getattr(theirs, kind)
         assert ours == other, f"{kind}: {ours} by this package, {other} by jiwer"
-
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #tokens-02
 class Token(NamedTuple):
@@ -294,7 +264,6 @@ def tokens(text: str) -> list[Token]:
             row.append(Token(letters, start, end))
     return row
 
-
 # %% ../../nbs/4_evaluation/scoring.ipynb #loop-02
 class Loop(NamedTuple):
     "A group of tokens repeated in a row."
@@ -324,7 +293,6 @@ def _loop_at(words: Sequence[str], start: int) -> Loop | None:
         if enough and (best is None or loop.end > best.end):
             best = loop
     return best
-
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #loop-03
 def loops_in(words: Sequence[str]) -> list[Loop]:

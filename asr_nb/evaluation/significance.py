@@ -16,22 +16,8 @@ from .decoding import Prediction
 from .intervals import CONFIDENCE, Interval
 
 # %% auto #0
-__all__ = [
-    "Z",
-    "FEWEST_BLOCKS",
-    "CHUNK",
-    "METHODS",
-    "wilson",
-    "blocks_of",
-    "block_warning",
-    "interval_ends",
-    "bootstrap",
-    "paired_bootstrap",
-    "standard_error",
-    "paired_p",
-    "mcnemar",
-    "holm",
-]
+__all__ = ['Z', 'FEWEST_BLOCKS', 'CHUNK', 'METHODS', 'wilson', 'blocks_of', 'block_warning', 'interval_ends', 'bootstrap',
+           'paired_bootstrap', 'standard_error', 'paired_p', 'mcnemar', 'holm']
 
 # %% ../../nbs/4_evaluation/significance.ipynb #wilson-02
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -50,7 +36,6 @@ def wilson(
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * share * (1 - share) + spread * spread / 4) / (1 + spread)
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n, n)
-
 
 # %% ../../nbs/4_evaluation/significance.ipynb #blocks-02
 FEWEST_BLOCKS = 10
@@ -80,7 +65,6 @@ def block_warning(blocks: Sequence[str], kind: str) -> str:
     too_few = f"only {count} {kind}s: the interval is likely too narrow"
     return too_few if count < FEWEST_BLOCKS else ""
 
-
 # %% ../../nbs/4_evaluation/significance.ipynb #bootstrap-02
 CHUNK = 4_000_000  # indices held at a time
 
@@ -101,7 +85,6 @@ def _draws(errors: np.ndarray, words: np.ndarray, resamples: int, seed: int) -> 
         rates.append(errors[places].sum(1)[spoken > 0] / spoken[spoken > 0])
     return np.concatenate(rates)
 
-
 # %% ../../nbs/4_evaluation/significance.ipynb #ends-02
 METHODS = ("percentile", "bca", "plain")
 
@@ -118,7 +101,6 @@ def _left_out(errors: np.ndarray, words: np.ndarray) -> np.ndarray:
     "The rate without each block in turn: the jackknife. A block in which nothing was said is none."
     errors, words = errors.sum() - errors[words > 0], words.sum() - words[words > 0]
     return errors / words
-
 
 # %% ../../nbs/4_evaluation/significance.ipynb #ends-03
 def _levels(draws: np.ndarray, value: float, left_out: np.ndarray, method: str) -> np.ndarray:
@@ -146,7 +128,6 @@ def interval_ends(
     levels = _levels(draws, errors.sum() / words.sum(), _left_out(errors, words), method)
     low, high = np.quantile(draws, levels)
     return float(low), float(high)
-
 
 # %% ../../nbs/4_evaluation/significance.ipynb #bootstrap-03
 def _block_sums(
@@ -188,7 +169,6 @@ def bootstrap(
     ends = interval_ends(_draws(wrong, spoken, resamples, seed), wrong, spoken, method)
     return Interval(value, *ends, len(errors), count, unit)
 
-
 # %% ../../nbs/4_evaluation/significance.ipynb #paired-02
 def _difference(errors_a: Sequence[float], errors_b: Sequence[float]) -> np.ndarray:
     "How many errors more b makes, utterance by utterance. Raises BadInput for unequal lengths."
@@ -209,7 +189,6 @@ def paired_bootstrap(
     "The rate of b minus the rate of a: below zero, b makes fewer errors."
     difference = _difference(errors_a, errors_b)
     return bootstrap(difference, words, blocks, resamples, seed, method=method)
-
 
 # %% ../../nbs/4_evaluation/significance.ipynb #error-02
 def standard_error(
@@ -243,7 +222,6 @@ def paired_p(
     tail = special.stdtr(count - 1, -value / error) if error > 0 else 0.0
     return max(float(2 * tail), 2.0 ** (1 - count))
 
-
 # %% ../../nbs/4_evaluation/significance.ipynb #mcnemar-02
 def mcnemar(
     a_only: int,  # calls that only the first got wrong
@@ -254,7 +232,6 @@ def mcnemar(
         if count < 0 or count != int(count):
             raise BadInput(name, count, "a count of calls, 0 or more")
     return float(min(1.0, 2 * special.bdtr(min(a_only, b_only), int(a_only + b_only), 0.5)))
-
 
 # %% ../../nbs/4_evaluation/significance.ipynb #holm-02
 def holm(p_values: Sequence[float]) -> list[float]:

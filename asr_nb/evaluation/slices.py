@@ -25,18 +25,8 @@ from .summary import FEWEST_FOR_INTERVAL, pair, scores_of
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
-__all__ = [
-    "NOT_KNOWN",
-    "EDGES",
-    "UNITS",
-    "FEWEST_NUMBERS",
-    "thirds",
-    "bands",
-    "training_words",
-    "slices_of",
-    "SliceRow",
-    "slice_table",
-]
+__all__ = ['NOT_KNOWN', 'EDGES', 'UNITS', 'FEWEST_NUMBERS', 'thirds', 'bands', 'training_words', 'slices_of', 'SliceRow',
+           'slice_table']
 
 # %% ../../nbs/4_evaluation/slices.ipynb #bands-02
 NOT_KNOWN = "not given"
@@ -67,7 +57,6 @@ def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = ""
         for value in values
     ]
 
-
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02
 def training_words(texts: Iterable[str], normalise: Normaliser) -> frozenset[str]:
     "The words of raw training texts, as they are scored."
@@ -91,7 +80,6 @@ def _tag(name: str, values: Sequence[str | None]) -> list[str]:
     if few or not known or None in map(_number, known):
         return [str(value) if value not in (None, "") else NOT_KNOWN for value in values]
     return bands(numbers, EDGES.get(name) or thirds(numbers), UNITS.get(name, ""))
-
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-03
 def _pace(row: Prediction, normalise: Normaliser) -> float | None:
@@ -129,7 +117,6 @@ def slices_of(
     }
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
-
 # %% ../../nbs/4_evaluation/slices.ipynb #table-02
 @dataclass(frozen=True)
 class SliceRow:
@@ -147,7 +134,6 @@ class SliceRow:
     def verdict(self) -> str:
         "better, worse, maybe worse, not shown, no verdict; or nothing if there is one system only."
         return verdict_among(self.difference, self.p)
-
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-03
 @dataclass(frozen=True)
@@ -180,7 +166,6 @@ class _Set:
         p = paired_p(*errors, words, blocks) if enough else None
         return replace(row, before=rate(errors[0]), difference=rate(*errors), p=p)
 
-
 # %% ../../nbs/4_evaluation/slices.ipynb #table-04
 def _corrected(rows: Sequence[SliceRow]) -> list[SliceRow]:
     "The rows with their p values corrected for each other."
@@ -193,7 +178,6 @@ def _worst_first(row: SliceRow) -> tuple:
     "What rows are sorted by: those with an interval first, then the rate, highest first."
     rate = -1.0 if row.after.value is None else row.after.value
     return row.after.low is None, -rate, -row.n, row.slice, row.value
-
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-04b
 def slice_table(

@@ -34,40 +34,10 @@ if TYPE_CHECKING:  # it brings torch along, which most stages can do without
     from asr_nb.training.trainer import TrainingResult
 
 # %% auto #0
-__all__ = [
-    "RUNS",
-    "BY_HAND",
-    "runs_folder",
-    "settings",
-    "choose",
-    "run_of",
-    "upstream_of",
-    "earlier_settings",
-    "find_run",
-    "is_quick",
-    "commands",
-    "missing_runs",
-    "make",
-    "provide",
-    "redirect",
-    "RunByHand",
-    "say",
-    "near",
-    "stop_reason",
-    "record_error",
-    "watch_cells",
-    "start",
-    "in_one_line",
-    "by_hand",
-    "spec_of",
-    "begin",
-    "options_of",
-    "announce",
-    "start_alone",
-    "start_compare",
-    "comparable_runs",
-    "train",
-]
+__all__ = ['RUNS', 'BY_HAND', 'runs_folder', 'settings', 'choose', 'run_of', 'upstream_of', 'earlier_settings', 'find_run',
+           'is_quick', 'commands', 'missing_runs', 'make', 'provide', 'redirect', 'RunByHand', 'say', 'near',
+           'stop_reason', 'record_error', 'watch_cells', 'start', 'in_one_line', 'by_hand', 'spec_of', 'begin',
+           'options_of', 'announce', 'start_alone', 'start_compare', 'comparable_runs', 'train']
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #folder-02
 RUNS = "papermill_runs"
@@ -78,7 +48,6 @@ def runs_folder(start: str | Path = ".") -> Path:
     here = Path(start).resolve()
     near = [place / RUNS for place in (here, *here.parents) if (place / RUNS).is_dir()]
     return near[0] if near else here / RUNS
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #plan-02
 def settings(stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +73,6 @@ def choose(experiment: Experiment, parameters: Mapping[str, Any]) -> dict[str, s
         value = parameters[name] or items[0].name
         chosen[name] = one_of(name, value, [item.name for item in items])
     return chosen
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #plan-05
 def run_of(plan: Sequence[Run], stage: str, chosen: Mapping[str, str]) -> Run:
@@ -137,7 +105,6 @@ def upstream_of(plan: Sequence[Run], run: Run) -> list[Run]:
     for other in reversed(plan):
         names |= set(other.upstream) if other.name in names else set()
     return [other for other in plan if other.name in names]
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #newest-02
 def earlier_settings(root: Path, chosen: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -175,7 +142,6 @@ def find_run(
     _, plan, run = max(found, key=lambda item: item[0])
     return plan, run
 
-
 # %% ../../nbs/8_jupyter/interactive.ipynb #made-02
 def is_quick(experiment: Experiment) -> bool:
     "Whether all runs of an experiment take minutes: only embedded models, and speech that is made here."
@@ -208,7 +174,6 @@ def missing_runs(plan: Sequence[Run], run: Run, root: Path) -> list[Run]:
         [*upstream, replace(run, name=".")], root
     )  # "." has no record: it reads them all
     return [other for other in upstream if other.name in todo]
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #made-05
 def make(
@@ -250,7 +215,6 @@ def provide(
         )
     return []
 
-
 # %% ../../nbs/8_jupyter/interactive.ipynb #own-02
 def redirect(run: Run, parameters: Mapping[str, Any], root: Path) -> Run:
     "The run with the folders that somebody typed in place of the plan's. Raises BadInput for one that did not finish."
@@ -276,7 +240,6 @@ def redirect(run: Run, parameters: Mapping[str, Any], root: Path) -> Run:
     key = sha256(canonical_json([run.key, paths]))[:8]
     name = run.name.removesuffix(run.key) + key
     return replace(run, name=name, parameters=run.parameters | paths, upstream=upstream, key=key)
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #run-02
 BY_HAND = "by_hand"  # among the inputs of the record
@@ -320,7 +283,6 @@ class RunByHand(RunInProgress):
         if error is not None and not self.over and not is_finished(self.folder):
             record_error(self, error)
 
-
 # %% ../../nbs/8_jupyter/interactive.ipynb #run-03
 def say(text: str) -> None:
     "A line of Markdown on the page."
@@ -351,7 +313,6 @@ def record_error(run: RunInProgress, error: BaseException) -> None:
         "The cell may be run again: it goes on from what was kept."
     )
 
-
 # %% ../../nbs/8_jupyter/interactive.ipynb #cells-02
 _watched: dict[str, Any] = {}  # by "hook": what IPython calls after each cell
 
@@ -372,7 +333,6 @@ def watch_cells(run: RunByHand) -> None:
     shell.events.register("post_run_cell", hook)
     _watched["hook"] = hook
 
-
 # %% ../../nbs/8_jupyter/interactive.ipynb #start-02
 def start(stage: str, experiment: str, **parameters: Any) -> tuple[RunInProgress, SimpleNamespace]:
     "The run, and its options: the parameters filled in, `experiment` as an Experiment. Raises BadInput, in one line."
@@ -389,7 +349,6 @@ def in_one_line(error: BadInput) -> BadInput:
     "The error, shown by IPython without the calls that it came through: its line is all there is to say."
     error._render_traceback_ = lambda: [f"{type(error).__name__}: {error}"]
     return error
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #start-03
 _runs: dict[
@@ -415,7 +374,6 @@ def by_hand(stage: str, parameters: Mapping[str, Any]) -> tuple[RunByHand, Simpl
     watch_cells(started)
     announce(started, run, made)
     return started, options_of(run, parameters, root)
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #start-04
 def spec_of(
@@ -454,7 +412,6 @@ def options_of(run: Run, parameters: Mapping[str, Any], root: Path) -> SimpleNam
     experiment = load_experiment(os.path.normpath(folder / given["experiment"]))
     return SimpleNamespace(**dict(parameters) | filled | {"experiment": experiment})
 
-
 # %% ../../nbs/8_jupyter/interactive.ipynb #start-04b
 def announce(started: RunByHand, run: Run, made: Sequence[str]) -> None:
     "Say which run this is and what it builds on."
@@ -463,7 +420,6 @@ def announce(started: RunByHand, run: Run, made: Sequence[str]) -> None:
     text += f", which builds on {', '.join(upstream)}" if upstream else ""
     old = is_finished(started.folder)
     say(text + (". It finished before; what it made is used again." if old else "."))
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #alone-02
 def start_alone(stage: str, **parameters: Any) -> RunInProgress:
@@ -485,7 +441,6 @@ def start_alone(stage: str, **parameters: Any) -> RunInProgress:
     watch_cells(run)
     say(f"Run by hand: `{near(folder)}`.")
     return run
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #compare-02
 def start_compare(runs: str, experiment: str) -> tuple[RunInProgress, list[str]]:
@@ -527,7 +482,6 @@ def comparable_runs(name: str) -> list[Path]:
     if not folders:
         raise BadInput("runs", "", "folders of finished runs with predictions, with commas between")
     return folders
-
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #train-02
 def train(

@@ -28,17 +28,8 @@ if TYPE_CHECKING:  # it brings torch along, which most stages can do without
     from asr_nb.training.trainer import TrainingResult
 
 # %% auto #0
-__all__ = [
-    "wer_scorer",
-    "progress_of",
-    "diagnose",
-    "record_training",
-    "baseline_verdict",
-    "evaluation_verdict",
-    "course_of",
-    "plateau_findings",
-]
-
+__all__ = ['wer_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict', 'evaluation_verdict', 'course_of',
+           'plateau_findings']
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #train-02
 def wer_scorer(normalise: Normaliser) -> Callable[[list[str], list[str]], float]:
@@ -64,7 +55,6 @@ def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "message": f"{left:.0f} s left" if left is not None else "",
     }
 
-
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02
 def diagnose(trained: TrainingResult) -> str:
     "In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say, which step was kept."
@@ -86,7 +76,6 @@ def diagnose(trained: TrainingResult) -> str:
     if trained.best_step != trained.steps:
         text += f", and the weights of step {trained.best_step} were kept"
     return text[0].upper() + text[1:] + "."
-
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02b
 def record_training(run: RunInProgress, name: str, family: Family, trained: TrainingResult) -> None:
@@ -120,7 +109,6 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
     run.artifact("model")
     run.artifact("metrics.jsonl")
 
-
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-03
 def baseline_verdict(
     model: str,
@@ -150,7 +138,6 @@ def evaluation_verdict(
         f"{name}: {verdict(interval)}, {rate.upper()} {interval_text(interval, difference=True)}."
         for name, interval in changes.items()
     )
-
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #same-02
 def course_of(folder: str | Path) -> Course | None:

@@ -13,17 +13,7 @@ if TYPE_CHECKING:
     from asr_nb.runs.experiment import Experiment
 
 # %% auto #0
-__all__ = [
-    "STAGES",
-    "Stage",
-    "planned_stages",
-    "fixed_parameters",
-    "path_parameters",
-    "position",
-    "needed_versions",
-    "is_run_of",
-]
-
+__all__ = ['STAGES', 'Stage', 'planned_stages', 'fixed_parameters', 'path_parameters', 'position', 'needed_versions', 'is_run_of']
 
 # %% ../../nbs/6_runs/pipeline.ipynb #stage-02
 def _always(experiment: Experiment) -> bool:
@@ -56,7 +46,6 @@ class Stage:
     def fixed(self) -> set[str]:
         "Parameters that the plan sets: nobody else may."
         return {"experiment", *self.axes, *self.reads}
-
 
 # %% ../../nbs/6_runs/pipeline.ipynb #registry-02
 def _several_or_probed(experiment: Experiment) -> bool:

@@ -22,16 +22,7 @@ if TYPE_CHECKING:
     from asr_nb.models.family import Family
 
 # %% auto #0
-__all__ = [
-    "model_rows",
-    "plan_sets",
-    "expected_rows",
-    "prepare_sets",
-    "whole_ledger",
-    "set_rows",
-    "keep_files",
-]
-
+__all__ = ['model_rows', 'plan_sets', 'expected_rows', 'prepare_sets', 'whole_ledger', 'set_rows', 'keep_files']
 
 # %% ../../nbs/6_runs/preparation.ipynb #models-02
 def model_rows(specs: Sequence[ModelSpec], families: Sequence[Family]) -> list[dict[str, str]]:
@@ -46,7 +37,6 @@ def model_rows(specs: Sequence[ModelSpec], families: Sequence[Family]) -> list[d
         }
         for spec, family in zip(specs, families, strict=True)
     ]
-
 
 # %% ../../nbs/6_runs/preparation.ipynb #plan-02
 def plan_sets(
@@ -94,7 +84,6 @@ def expected_rows(plans: Mapping[str, Preparation]) -> list[dict[str, Any]]:
         for name, plan in plans.items()
     ]
 
-
 # %% ../../nbs/6_runs/preparation.ipynb #sets-02
 def prepare_sets(
     plans: Mapping[str, Preparation],
@@ -132,7 +121,6 @@ def _prepare(name: str, plan: Preparation, crew: WorkerPool, run: RunInProgress)
 def whole_ledger(plans: Mapping[str, Preparation]) -> Ledger:
     "The rows of all sets that could not be used."
     return Ledger([row for plan in plans.values() for row in plan.ledger.rows])
-
 
 # %% ../../nbs/6_runs/preparation.ipynb #sets-03
 def set_rows(
