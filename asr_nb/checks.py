@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 # %% ../nbs/0_checks.ipynb #input-02
 class BadInput(ValueError):
-    "An input that can't be used, in one line: the field, the value or what is wrong, what is allowed."
+    """An input that can't be used, in one line: the field, the value or what is wrong, what is
+    allowed."""
 
     def __init__(
         self,
@@ -129,7 +130,8 @@ def from_mapping(
 
 # %% ../nbs/0_checks.ipynb #write-02
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
-    "Write `data` to `path` so that a reader or a kill meets the old file or the new one. Raises OSError."
+    """Write `data` to `path` so that a reader or a kill meets the old file or the new one. Raises
+    OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -145,7 +147,8 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 
 def canonical_json(value: object) -> str:
-    "Strict JSON with sorted keys: equal values give equal text. Raises ValueError for NaN and infinity."
+    """Strict JSON with sorted keys: equal values give equal text. Raises ValueError for NaN and
+    infinity."""
     return json.dumps(
         value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     )

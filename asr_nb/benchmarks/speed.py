@@ -115,7 +115,8 @@ def ratio(
     same: str,
     at_most: bool = False,
 ) -> Ratio:
-    "The ratio of two ways that raced; `same` says what was asserted, by whoever calls. Raises BadInput without it."
+    """The ratio of two ways that raced; `same` says what was asserted, by whoever calls. Raises
+    BadInput without it."""
     if not same:
         raise BadInput(
             "same", same, "what was asserted about the results; without that there is no ratio"
@@ -170,7 +171,8 @@ def filed(rows: Sequence[Utterance], folder: Path) -> list[Utterance]:
 
 # %% ../../nbs/9_benchmarks/speed.ipynb #example-02
 def example_tokenizer(family: Family, language: str = "english") -> Any:
-    "The tokenizer of a Whisper, told once and for all what to put before each text, as the recipe does."
+    """The tokenizer of a Whisper, told once and for all what to put before each text, as the recipe
+    does."""
     import copy
 
     tokenizer = copy.deepcopy(family.tokenizer)
@@ -285,7 +287,8 @@ def assert_same(
     ours: Mapping[str, "torch.Tensor"],
     tolerance: float = 5e-4,
 ) -> float:
-    "Raise AssertionError unless two batches are the same; the largest difference between their features."
+    """Raise AssertionError unless two batches are the same; the largest difference between their
+    features."""
     said, read = ours["labels"], ours["decoder_input_ids"]
     off = float((theirs["input_features"] - ours["input_features"]).abs().max())
     assert theirs["input_features"].shape == ours["input_features"].shape and off <= tolerance, (
@@ -326,7 +329,8 @@ def shards_a_second(
 
 
 def peak_memory(count: int, folder: Path, source: str = "micro") -> float:  # MB
-    "The most memory that preparing `count` clips for a model takes in a process of its own, looked at after each shard."
+    """The most memory that preparing `count` clips for a model takes in a process of its own,
+    looked at after each shard."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
         return alone.submit(_peak, count, folder, source).result()
 
@@ -402,7 +406,8 @@ def training_step(
 def waiting(
     items: Iterator[Any], step: Callable[[Any], None], steps: int, warm: int = 3
 ) -> tuple[float, float]:
-    "The share of the time spent waiting for the next batch, and the seconds of a step, wait included."
+    """The share of the time spent waiting for the next batch, and the seconds of a step, wait
+    included."""
     for batch in islice(items, warm):
         step(batch)
     waited, began = 0.0, time.perf_counter()

@@ -157,7 +157,8 @@ def decode_set(
     report: Callable[[dict], None] = _ignore,  # takes step, steps, message, real_time_factor
     path: str | Path | None = None,  # finished batches are written there, for a run that is killed
 ) -> list[Prediction]:
-    "Decode each utterance with `family`; predictions in the order of the utterances. Raises BadInput."
+    """Decode each utterance with `family`; predictions in the order of the utterances. Raises
+    BadInput."""
     if len(examples) != len(utterances):
         raise BadInput("examples", len(examples), f"there are {len(utterances)} utterances")
     order = batches(utterances, decoding.batch_size)

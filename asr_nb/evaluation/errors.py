@@ -281,7 +281,8 @@ class Regression:
 
 
 def _right(ops: Sequence[Op]) -> tuple[list[bool], list[bool]]:
-    "Of each reference word whether it is right; of each gap, from before the first, whether it is empty."
+    """Of each reference word whether it is right; of each gap, from before the first, whether it is
+    empty."""
     words, gaps = [], [True]
     for kind, _, _ in ops:
         if kind == "insertion":

@@ -78,7 +78,8 @@ class Verdict:
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #limits-02
 # Without a stated target a rate up to here is left alone: in pareto-fr-zh each of the five
-# fine-tunes of Whispers between 5.8 and 13.9 % made them worse, and those of 28.7 % and more gained.
+# fine-tunes of Whispers between 5.8 and 13.9 % made them worse, and those of 28.7 % and more
+# gained.
 ENOUGH = 0.15
 # A larger base must make a fifth fewer errors: as much is hard to win by tuning the smaller one
 # where it is good already, and a smaller gain may not be worth the larger model's cost.

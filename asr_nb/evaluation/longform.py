@@ -91,7 +91,8 @@ def _speech(gaps: Sequence[tuple[int, int]], frames: int, margin: int) -> tuple[
 def _in_pause(
     gaps: Sequence[tuple[int, int]], start: int, frames: int, margin: int
 ) -> tuple[int, int] | None:
-    "The end of this piece and the begin of the next, in the best pause of a window; None without one."
+    """The end of this piece and the begin of the next, in the best pause of a window; None without
+    one."""
     places = []
     for first, after in gaps:
         silence = min(margin, (after - first) // 2)
@@ -112,7 +113,8 @@ PIECE = re.compile(rf"{UNSPACED.pattern}|(?:(?!{UNSPACED.pattern})\S)+")  # a ch
 
 
 def _pieces(text: str) -> list[tuple[int, str]]:
-    "Words, or characters where words are not set apart: where each begins, and what it is compared by."
+    """Words, or characters where words are not set apart: where each begins, and what it is
+    compared by."""
     pieces = [
         (match.start(), "".join(filter(str.isalnum, match[0].casefold())))
         for match in PIECE.finditer(text)

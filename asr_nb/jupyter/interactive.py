@@ -27,7 +27,7 @@ from ..runs.notebook import check_parameters, declared_parameters
 from ..runs.pipeline import fixed_parameters, path_parameters
 from ..runs.plan import Run, left_to_do, plan_runs
 from ..runs.record import RESULT, SPEC, Record, RunInProgress, is_finished, read_result
-from ..runs.stages import progress_of, wer_scorer
+from ..runs.diagnosis import progress_of, wer_scorer
 from ..training.recipes import Recipe
 
 if TYPE_CHECKING:  # it brings torch along, which most stages can do without
@@ -44,7 +44,8 @@ RUNS = "papermill_runs"
 
 
 def runs_folder(start: str | Path = ".") -> Path:
-    "The folder of all runs: the nearest `papermill_runs`, in `start` or above it; `start` gets one if there is none."
+    """The folder of all runs: the nearest `papermill_runs`, in `start` or above it; `start` gets
+    one if there is none."""
     here = Path(start).resolve()
     near = [place / RUNS for place in (here, *here.parents) if (place / RUNS).is_dir()]
     return near[0] if near else here / RUNS
@@ -61,7 +62,8 @@ def settings(stage: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose(experiment: Experiment, parameters: Mapping[str, Any]) -> dict[str, str]:
-    "Model and recipe, as far as the stage takes them: those that were named, or the experiment's first. Raises BadInput."
+    """Model and recipe, as far as the stage takes them: those that were named, or the experiment's
+    first. Raises BadInput."""
     chosen = {}
     for name in ("model", "recipe"):
         items = experiment.models if name == "model" else experiment.recipes
@@ -108,7 +110,8 @@ def upstream_of(plan: Sequence[Run], run: Run) -> list[Run]:
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #newest-02
 def earlier_settings(root: Path, chosen: Mapping[str, str]) -> list[dict[str, Any]]:
-    "The settings of the finished trainings in an experiment's folder, each once; with the model and recipe if they are named."
+    """The settings of the finished trainings in an experiment's folder, each once; with the model
+    and recipe if they are named."""
     ways: list[dict[str, Any]] = []
     for path in sorted(root.glob(f"train-*/{RESULT}")):
         with contextlib.suppress(BadInput):
@@ -131,7 +134,8 @@ def _merit(plan: Sequence[Run], run: Run, root: Path) -> tuple[int, float]:
 def find_run(
     experiment: Experiment, stage: str, parameters: Mapping[str, Any], root: Path
 ) -> tuple[list[Run], Run]:
-    "The plan that fits best to what there is in `root`, and this notebook's run in it. Raises BadInput."
+    """The plan that fits best to what there is in `root`, and this notebook's run in it. Raises
+    BadInput."""
     chosen, mine = choose(experiment, parameters), settings(stage, parameters)
     ways = [{}, *(earlier_settings(root, chosen) if stage in ("evaluate", "audit", "card") else [])]
     found = []
@@ -144,7 +148,8 @@ def find_run(
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #made-02
 def is_quick(experiment: Experiment) -> bool:
-    "Whether all runs of an experiment take minutes: only embedded models, and speech that is made here."
+    """Whether all runs of an experiment take minutes: only embedded models, and speech that is made
+    here."""
     models = experiment.models + experiment.witnesses
     return all(form_of(model.source, model.family) == "embedded" for model in models) and all(
         source_named(spec.source).synthetic for spec in experiment.sets
@@ -179,7 +184,8 @@ def missing_runs(plan: Sequence[Run], run: Run, root: Path) -> list[Run]:
 def make(
     experiment: Experiment, plan: Sequence[Run], run: Run, lacking: Sequence[Run], root: Path
 ) -> list[str]:
-    "Execute the runs that are lacking; what came of each. Raises BadInput, and KeyboardInterrupt after a stop."
+    """Execute the runs that are lacking; what came of each. Raises BadInput, and KeyboardInterrupt
+    after a stop."""
     for other in lacking:  # what is finished but not whole is made again
         (root / other.name / RESULT).unlink(missing_ok=True)
     live = Live()
@@ -203,7 +209,8 @@ def make(
 def provide(
     experiment: Experiment, plan: Sequence[Run], run: Run, name: str, root: Path
 ) -> list[str]:
-    "See to it that what `run` builds on is there; the names of what was made. Raises BadInput; `name` is the experiment's or its file."
+    """See to it that what `run` builds on is there; the names of what was made. Raises BadInput;
+    `name` is the experiment's or its file."""
     lacking = missing_runs(plan, run, root)
     if lacking and is_quick(experiment):
         return make(experiment, plan, run, lacking, root)
@@ -217,7 +224,8 @@ def provide(
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #own-02
 def redirect(run: Run, parameters: Mapping[str, Any], root: Path) -> Run:
-    "The run with the folders that somebody typed in place of the plan's. Raises BadInput for one that did not finish."
+    """The run with the folders that somebody typed in place of the plan's. Raises BadInput for one
+    that did not finish."""
     typed = {
         name: parameters[name]
         for name in path_parameters() - {"experiment"}
@@ -335,7 +343,8 @@ def watch_cells(run: RunByHand) -> None:
 
 # %% ../../nbs/8_jupyter/interactive.ipynb #start-02
 def start(stage: str, experiment: str, **parameters: Any) -> tuple[RunInProgress, SimpleNamespace]:
-    "The run, and its options: the parameters filled in, `experiment` as an Experiment. Raises BadInput, in one line."
+    """The run, and its options: the parameters filled in, `experiment` as an Experiment. Raises
+    BadInput, in one line."""
     if Path(SPEC).is_file():
         config = load_experiment(experiment)
         return record.start(stage), SimpleNamespace(**parameters, experiment=config)
@@ -346,7 +355,8 @@ def start(stage: str, experiment: str, **parameters: Any) -> tuple[RunInProgress
 
 
 def in_one_line(error: BadInput) -> BadInput:
-    "The error, shown by IPython without the calls that it came through: its line is all there is to say."
+    """The error, shown by IPython without the calls that it came through: its line is all there is
+    to say."""
     error._render_traceback_ = lambda: [f"{type(error).__name__}: {error}"]
     return error
 
@@ -388,7 +398,8 @@ def spec_of(
 
 
 def begin(folder: Path, spec: Mapping[str, Any]) -> None:
-    "Make a run folder ready. A finished run whose files are whole keeps its record until the cells write a new one."
+    """Make a run folder ready. A finished run whose files are whole keeps its record until the
+    cells write a new one."""
     if not is_finished(folder):
         with contextlib.suppress(BadInput):
             if (old := read_result(folder)) and old.status == "finished":
@@ -399,7 +410,8 @@ def begin(folder: Path, spec: Mapping[str, Any]) -> None:
 
 
 def options_of(run: Run, parameters: Mapping[str, Any], root: Path) -> SimpleNamespace:
-    "The parameters with everything filled in: paths absolute, the experiment loaded from the folder of its runs."
+    """The parameters with everything filled in: paths absolute, the experiment loaded from the
+    folder of its runs."""
     folder = root / run.name
 
     def place(value: str) -> str:
@@ -468,7 +480,8 @@ def start_compare(runs: str, experiment: str) -> tuple[RunInProgress, list[str]]
 
 
 def comparable_runs(name: str) -> list[Path]:
-    "The baseline of an experiment's first model, and the newest evaluation of each recipe, made if need be. Raises BadInput."
+    """The baseline of an experiment's first model, and the newest evaluation of each recipe, made
+    if need be. Raises BadInput."""
     experiment = load_experiment(name)
     root = runs_folder() / experiment.name
     folders: list[Path] = []
@@ -492,7 +505,8 @@ def train(
     recipe: Recipe,
     normalise: Normaliser,  # for the WER on dev
 ) -> TrainingResult:
-    "Train as `training.trainer.train` does, into the run's folder and with its progress; may be called again."
+    """Train as `training.trainer.train` does, into the run's folder and with its progress; may be
+    called again."""
     from asr_nb.training import trainer  # here: it brings torch along
 
     again = getattr(family, "training_began", False)

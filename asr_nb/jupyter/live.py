@@ -25,7 +25,8 @@ PAGES = ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID")  # JupyterLab, C
 
 
 def surface(environment: Mapping[str, str] = os.environ) -> str:
-    "What shows the output of this process: `widgets`, `page` (a kernel, and no more is known) or `terminal`."
+    """What shows the output of this process: `widgets`, `page` (a kernel, and no more is known) or
+    `terminal`."""
     from IPython import get_ipython
 
     if not hasattr(get_ipython(), "kernel"):
@@ -155,7 +156,8 @@ SCREENS = {"terminal": Lines, "page": Page, "widgets": Widgets}  # by surface
 
 # %% ../../nbs/8_jupyter/live.ipynb #curve-02
 def history_of(path: str | Path) -> list[dict[str, float]]:
-    "The rows of a metrics.jsonl that is being written, one for each step; a torn last line is left out."
+    """The rows of a metrics.jsonl that is being written, one for each step; a torn last line is
+    left out."""
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
@@ -180,7 +182,8 @@ def curve_png(path: str | Path) -> bytes | None:
 
 # %% ../../nbs/8_jupyter/live.ipynb #curve-05
 class Seldom:
-    "Draws a picture so seldom that it costs a twentieth of the time at most, and every two seconds at most."
+    """Draws a picture so seldom that it costs a twentieth of the time at most, and every two
+    seconds at most."""
 
     def __init__(self, picture: Callable[[], bytes | None]) -> None:
         self.picture, self.drawn = picture, time.monotonic()

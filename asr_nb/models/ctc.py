@@ -169,7 +169,8 @@ class CTCTraining(CTCInputs):
         return scope_of(scope, scopes_of_layers("intermediate_dense", "output_dense"))
 
     def set_regularisation(self, spec_augment: bool, label_smoothing: float = 0.0) -> None:
-        "Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput for smoothing."
+        """Switch SpecAugment (Park et al. 2019) on the frames, 200 ms at a time. Raises BadInput
+        for smoothing."""
         if label_smoothing:
             raise BadInput(
                 "label_smoothing", label_smoothing, "0: CTC has no target for each frame to smooth"

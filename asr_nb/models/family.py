@@ -158,7 +158,8 @@ def device() -> str:
 
 # %% ../../nbs/2_models/family.ipynb #reader-03
 def blank_reader(source: str, family: str) -> Reader:
-    "A reader whose arrays have the right shape and nothing in them: for a plan, with no model loaded."
+    """A reader whose arrays have the right shape and nothing in them: for a plan, with no model
+    loaded."""
     module = family_spec(family).import_module()
     return getattr(module, "blank_reader", Reader)(source)
 

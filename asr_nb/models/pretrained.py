@@ -125,7 +125,8 @@ def _download(source: str, revision: str | None) -> Path:
 def save_pretrained(
     model: torch.nn.Module, processor: Any, source: str, revision: str, folder: str | Path
 ) -> None:
-    "Write a model or its adapter, and its processor, to `folder`; an adapter names the commit of its base."
+    """Write a model or its adapter, and its processor, to `folder`; an adapter names the commit of
+    its base."""
     folder = Path(folder)
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path, config.revision = source, revision or None

@@ -99,7 +99,8 @@ def local_path(source: str, family: str) -> Path | None:
 
 # %% ../../nbs/2_models/registry.ipynb #path-02
 def locate(source: str, family: str, base: Path) -> str:
-    "The source with its path absolute, if it has one; `base` is where the path starts. Raises BadInput if nothing is there."
+    """The source with its path absolute, if it has one; `base` is where the path starts. Raises
+    BadInput if nothing is there."""
     spec = family_spec(family)
     prefix, path = split_prefix(source, family)
     named = source in spec.embedded_models + spec.wheels

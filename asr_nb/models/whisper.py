@@ -357,7 +357,8 @@ def loss(
 
 # %% ../../nbs/2_models/whisper.ipynb #score-02
 def encode(family: Whisper, examples: Sequence[Example]) -> torch.Tensor:
-    "The encoder's states, (batch, positions, width), lent ones if there are. Call it inside evaluating()."
+    """The encoder's states, (batch, positions, width), lent ones if there are. Call it inside
+    evaluating()."""
     model = base_model(family.model)
     stored = family.states.read(examples) if family.states else None
     if stored is not None:

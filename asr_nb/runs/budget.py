@@ -18,7 +18,8 @@ from ..training.recipes import Recipe
 
 # %% ../../nbs/6_runs/budget.ipynb #plan-02
 def expected_size(spec: CorpusSpec, models: Iterable[ModelSpec]) -> Estimate | None:
-    "What preparing a set for the models will need; None if nobody can know. Raises BadInput for what can't be read."
+    """What preparing a set for the models will need; None if nobody can know. Raises BadInput for
+    what can't be read."""
     blank = [blank_reader(model.source, model.family) for model in models if not spec.long]
     readers = {one.fingerprint: one for one in blank if one.dtype}
     spoken = spec.role != "nonspeech"
@@ -29,7 +30,8 @@ def expected_size(spec: CorpusSpec, models: Iterable[ModelSpec]) -> Estimate | N
 
 
 def prepared_text(experiment: Experiment) -> str:
-    "What the prepared sets will take on the disk, for a reader. Raises BadInput for a set that can't be read."
+    """What the prepared sets will take on the disk, for a reader. Raises BadInput for a set that
+    can't be read."""
     models, known, unknown = experiment.models + experiment.witnesses, 0, []
     for spec in experiment.sets:
         try:
@@ -50,7 +52,8 @@ FLOOR_BYTES = 500_000_000  # of any run: its report, its predictions, what libra
 
 
 def training_bytes(model: ModelSpec, recipe: Recipe) -> int | None:
-    "What checkpoints and the trained model take on the disk; None if it is not known before the model is loaded."
+    """What checkpoints and the trained model take on the disk; None if it is not known before the
+    model is loaded."""
     if recipe.method == "lora":
         return None
     return CHECKPOINT_BYTES * model.parameters or None

@@ -27,7 +27,8 @@ from .upstream import PredictionsBySet
 
 # %% ../../nbs/6_runs/comparison.ipynb #comparable-01b
 def same_method(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    "Raise BadInput if the inputs of two runs name different normalisers, searches, runtimes or precisions."
+    """Raise BadInput if the inputs of two runs name different normalisers, searches, runtimes or
+    precisions."""
     if first.get("scorer") != second.get("scorer"):
         raise BadInput(
             "scorer",
@@ -46,7 +47,8 @@ def same_method(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
 
 # %% ../../nbs/6_runs/comparison.ipynb #comparable-02
 def comparable(first: str | Path, second: str | Path) -> tuple[Record, Record]:
-    "The records of two finished runs with predictions. Raises BadInput if they were scored or decoded differently."
+    """The records of two finished runs with predictions. Raises BadInput if they were scored or
+    decoded differently."""
     records = []
     for field, folder in (("first", first), ("second", second)):
         record = read_result(folder)
@@ -72,7 +74,8 @@ def comparable(first: str | Path, second: str | Path) -> tuple[Record, Record]:
 def differences(
     before: PredictionsBySet, after: PredictionsBySet, normalise: Normaliser, run: RunInProgress
 ) -> dict[str, Interval]:
-    "The paired difference of the headline rate in every set with speech that both runs decoded; kept as metrics. Raises BadInput if there is none."
+    """The paired difference of the headline rate in every set with speech that both runs decoded;
+    kept as metrics. Raises BadInput if there is none."""
     speech = [
         name
         for name, rows in before.items()
@@ -97,7 +100,8 @@ def differences(
 def record_changes_elsewhere(
     before: PredictionsBySet, after: PredictionsBySet, normalise: Normaliser, run: RunInProgress
 ) -> None:
-    "Keep what changed besides the headline rate: in the other compared metrics, in each language; warn of what got worse."
+    """Keep what changed besides the headline rate: in the other compared metrics, in each language;
+    warn of what got worse."""
     changes: dict[str, tuple[Interval, bool]] = {}  # with whether lower is better
     for name, rows in before.items():
         role = "target" if any(row.reference for row in rows) else "nonspeech"

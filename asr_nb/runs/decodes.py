@@ -39,9 +39,11 @@ def decode_one(
     run: RunInProgress,
     path: str = "predictions.jsonl",
     split: str = "test",
-    keep_states: bool = False,  # of the encoder, for later decodes; takes disk, changes nothing else
+    # of the encoder, for later decodes; takes disk, changes nothing else
+    keep_states: bool = False,
 ) -> list[Prediction]:
-    "The predictions of `family` for one split of a set, kept in `path`; the real-time factor goes into the timings. Raises BadInput."
+    """The predictions of `family` for one split of a set, kept in `path`; the real-time factor goes
+    into the timings. Raises BadInput."""
     corpus, factors = open_set(place_in_run(prepared, "store") / name), []
 
     def report(row: Mapping[str, Any]) -> None:
@@ -59,13 +61,15 @@ def decode_one(
 
 # %% ../../nbs/6_runs/decodes.ipynb #decode-02b
 def states_folder(prepared: str | Path) -> Path:
-    "Beside the prepared corpus: in the private folder where that is, since sound can be guessed from encoder states."
+    """Beside the prepared corpus: in the private folder where that is, since sound can be guessed
+    from encoder states."""
     return place_in_run(prepared, "store").parent / "states"
 
 
 @contextmanager
 def _states(family: Family, prepared: str | Path, keep: bool, run: RunInProgress) -> Iterator[None]:
-    "Lend the family the states of its encoder that lie beside the prepared corpus; how many were read again is kept."
+    """Lend the family the states of its encoder that lie beside the prepared corpus; how many were
+    read again is kept."""
     if not (keep and hasattr(family, "states")):
         yield
         return
@@ -98,7 +102,8 @@ def decode_all(
     run: RunInProgress,
     keep_states: bool = False,
 ) -> PredictionsBySet:
-    "The predictions of `family` for the test split of every set, kept in predictions.jsonl. Raises BadInput."
+    """The predictions of `family` for the test split of every set, kept in predictions.jsonl.
+    Raises BadInput."""
     predictions = {
         spec.name: decode_one(spec.name, family, prepared, decoding, run, keep_states=keep_states)
         for spec in experiment.sets
@@ -111,7 +116,8 @@ def decode_all(
 def summarise_all(
     experiment: Experiment, predictions: PredictionsBySet, normalise: Normaliser, run: RunInProgress
 ) -> RatesBySet:
-    "Every set's rates with their intervals, kept as metrics; a warning where an interval is too narrow."
+    """Every set's rates with their intervals, kept as metrics; a warning where an interval is too
+    narrow."""
     rates = {
         name: summarise(rows, experiment.corpus_named(name).role, normalise)
         for name, rows in predictions.items()
@@ -143,7 +149,8 @@ def summarise_all(
 def record_named_rates(
     name: str, rows: Sequence[Prediction], normalise: Normaliser, run: RunInProgress
 ) -> None:
-    "Keep the same errors under every other convention that people publish, each under its own name. Raises AssertionError."
+    """Keep the same errors under every other convention that people publish, each under its own
+    name. Raises AssertionError."""
     scores = scores_of(rows, normalise)
     check_with_jiwer(scores)
     for metric, value in scores.named().items():
@@ -152,7 +159,8 @@ def record_named_rates(
 
 # %% ../../nbs/6_runs/decodes.ipynb #decode-02e
 def record_pieces(name: str, rows: Sequence[Prediction], run: RunInProgress) -> None:
-    "Of a set that was decoded in pieces: how many there were, and a warning about seams that stayed open."
+    """Of a set that was decoded in pieces: how many there were, and a warning about seams that
+    stayed open."""
     pieces, seams = sum(row.pieces for row in rows), sum(row.open_seams for row in rows)
     if all(row.pieces == 1 for row in rows):
         return

@@ -57,7 +57,8 @@ def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02
 def diagnose(trained: TrainingResult) -> str:
-    "In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say, which step was kept."
+    """In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say,
+    which step was kept."""
     recipe = trained.recipe
     rows = [row for row in trained.history if row.get("loss") is not None]
     losses, rates = [row["loss"] for row in rows], [row["learning_rate"] for row in rows]
@@ -79,7 +80,8 @@ def diagnose(trained: TrainingResult) -> str:
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02b
 def record_training(run: RunInProgress, name: str, family: Family, trained: TrainingResult) -> None:
-    "Keep what was trained and how, what was measured on the way, and the hashes of the model it left."
+    """Keep what was trained and how, what was measured on the way, and the hashes of the model it
+    left."""
     source = public_name(family, name)  # a folder would name this machine
     run.input("model", {"name": name, "source": source, "revision": family.revision})
     run.input("recipe", asdict(trained.recipe))

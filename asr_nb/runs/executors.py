@@ -90,7 +90,8 @@ def _unplaced(spec: CorpusSpec) -> dict[str, Any]:
 
 
 def claim_folder(root: Path, experiment: Experiment) -> None:
-    "Make the folder this experiment's, and write the resolved experiment into it. Raises BadInput if it is another's."
+    """Make the folder this experiment's, and write the resolved experiment into it. Raises BadInput
+    if it is another's."""
     sets = canonical_json([_unplaced(spec) for spec in experiment.sets])
     mark = {"experiment": experiment.name, "sets": sha256(sets)}
     file = root / OWNER
@@ -225,7 +226,8 @@ class Outcome:
 
     @property
     def code(self) -> int:
-        "0 only if every run is finished; 130 after a stop; 2 if those that are not met bad input or were declined; else 1."
+        """0 only if every run is finished; 130 after a stop; 2 if those that are not met bad input
+        or were declined; else 1."""
         if self.stopped:
             return 130
         if not all(self.reasons[name].startswith(BAD_INPUT_PREFIX) for name in self.failed):

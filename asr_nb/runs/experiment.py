@@ -30,7 +30,8 @@ from ..training.recipes import RECIPES, Recipe, recipe
 
 # %% ../../nbs/6_runs/experiment.ipynb #lab-02
 def lab_folder() -> Path:
-    "The folder of the run notebooks and `experiments/`. Raises BadInput if the installation has none."
+    """The folder of the run notebooks and `experiments/`. Raises BadInput if the installation has
+    none."""
     package = Path(asr_nb.__file__).resolve().parent
     places = package / "lab", package.parent / "nbs" / "lab"
     folder = next((place for place in places if (place / "experiments").is_dir()), None)
@@ -172,7 +173,8 @@ def with_nonspeech(tests: Sequence[CorpusSpec], corpus: CorpusSpec) -> tuple[Cor
 
 
 def nonspeech_set(name: str, language: str) -> CorpusSpec:
-    "The set without speech of an experiment that names none: synthetic, 14 clips of 1 to 2.5 seconds."
+    """The set without speech of an experiment that names none: synthetic, 14 clips of 1 to 2.5
+    seconds."""
     return CorpusSpec(
         name, "nonspeech", language or "en", role="nonspeech", options={"each": 2, "seed": 0}
     )
@@ -183,11 +185,13 @@ def gaps(experiment: Experiment) -> list[str]:
     roles, lacks = {spec.role for spec in experiment.sets}, []
     if "source" not in roles and experiment.recipes:
         lacks.append(
-            "no set of the role `source` is named: what is forgotten of other speech is not measured"
+            """no set of the role `source` is named: what is forgotten of other speech is not
+            measured"""
         )
     if "nonspeech" not in roles:
         lacks.append(
-            "no set of the role `nonspeech` is named: what is written where nobody speaks is not measured"
+            """no set of the role `nonspeech` is named: what is written where nobody speaks is not
+            measured"""
         )
     lacks += [
         f"{spec.name} was added, since no set without speech is named: a few synthetic sounds"
@@ -257,7 +261,8 @@ def _with_hash(last: str, source: str) -> str:
 
 
 def model_notes(experiment: Experiment) -> list[Finding]:
-    "What a reader of the plan should know of the models: a name that was chosen, a model that is not trained."
+    """What a reader of the plan should know of the models: a name that was chosen, a model that is
+    not trained."""
     notes = []
     for model in experiment.models + experiment.witnesses:
         last = Path(split_prefix(model.source, model.family)[1]).name
@@ -348,7 +353,8 @@ def _normaliser(name: Any, language: str) -> str:
 
 
 def experiment_from(data: Any, base: Path) -> Experiment:
-    "The experiment in a parsed YAML file; `base` is what its paths are relative to. Raises BadInput."
+    """The experiment in a parsed YAML file; `base` is what its paths are relative to. Raises
+    BadInput."""
     one = "experiment"
     if not isinstance(data, Mapping):
         raise BadInput(one, data, "a mapping with name, question, corpus and models is needed")
@@ -423,7 +429,8 @@ def _shown(experiment: Experiment) -> Experiment:
 
 # %% ../../nbs/6_runs/experiment.ipynb #copy-02b
 def write_experiment(experiment: Experiment, path: str | Path) -> Path:
-    "Write the resolved experiment as YAML, paths relative to where it lies; a private one whole only into its private folder."
+    """Write the resolved experiment as YAML, paths relative to where it lies; a private one whole
+    only into its private folder."""
     path = Path(path)
     if experiment.private and path.parent.name != PRIVATE:
         write_experiment(experiment, private_folder(path.parent) / path.name)

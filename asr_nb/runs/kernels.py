@@ -50,13 +50,15 @@ def preload(also: Sequence[str] = ()) -> None:  # also: more modules
 
 
 def code_version() -> tuple[int, float]:
-    "Number of the package's modules and the newest change in them: who edits one wants it imported anew."
+    """Number of the package's modules and the newest change in them: who edits one wants it
+    imported anew."""
     times = [path.stat().st_mtime for path in Path(asr_nb.__file__).parent.rglob("*.py")]
     return len(times), max(times)
 
 # %% ../../nbs/6_runs/kernels.ipynb #process-02
 class Child:
-    "A process that this one forked: the part of `subprocess.Popen` that is used here and by jupyter_client."
+    """A process that this one forked: the part of `subprocess.Popen` that is used here and by
+    jupyter_client."""
 
     stdin: IO[bytes] | None = None
     stdout = stderr = None
@@ -72,7 +74,8 @@ class Child:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        "The exit code, when it has ended. Raises subprocess.TimeoutExpired after `timeout` seconds."
+        """The exit code, when it has ended. Raises subprocess.TimeoutExpired after `timeout`
+        seconds."""
         end = time.monotonic() + (float("inf") if timeout is None else timeout)
         while self.poll() is None:
             if time.monotonic() > end:
@@ -131,11 +134,13 @@ def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
     sys.argv[:] = request["argv"]
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        numpy.random.seed()  # Python's own generator does so by itself, torch begins with a constant
+        # Python's own generator does so by itself, torch begins with a constant
+        numpy.random.seed()
 
 
 def _end(function: Callable[[], int | None]) -> NoReturn:
-    "End this fork with the function's exit code, without taking apart module by module what was imported."
+    """End this fork with the function's exit code, without taking apart module by module what was
+    imported."""
     code: Any = 1
     try:
         code = function()
@@ -173,7 +178,8 @@ def _wake_up_call() -> int:
 
 
 def _requests(channel: socket.socket) -> Iterator[tuple[dict[str, Any], list[int], dict[int, int]]]:
-    "Every request, its files, and the statuses of the forks that run, until standard input and they have ended."
+    """Every request, its files, and the statuses of the forks that run, until standard input and
+    they have ended."""
     statuses: dict[int, int] = {}
     wake = _wake_up_call()
     sources = [channel, wake, 0]
@@ -211,7 +217,8 @@ def serve(channel: socket.socket) -> Mapping[str, Any] | None:
 
 
 def _serve() -> None:
-    "The process of a fork server: the arguments are the two ends of its socket, and more modules to import."
+    """The process of a fork server: the arguments are the two ends of its socket, and more modules
+    to import."""
     global _current
     ours, theirs = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     preload(sys.argv[3:])
@@ -265,7 +272,8 @@ class ForkServer:
         stdout: IO[bytes],
         stderr: IO[bytes],
     ) -> Forked:
-        "Ask for a process; its standard input is a pipe that ends with this process. Raises OSError."
+        """Ask for a process; its standard input is a pipe that ends with this process. Raises
+        OSError."""
         request = {"call": call, "argv": [*argv], "folder": str(folder)}
         words = json.dumps(request | {"environment": dict(environment)}).encode()
         (reading, writing), (status, report) = os.pipe(), os.pipe()
@@ -299,7 +307,8 @@ def can_fork() -> bool:
 
 
 def start_server(environment: Mapping[str, str], also: Sequence[str] = ()) -> ForkServer:
-    "A new fork server; it answers as soon as it has imported everything, and `also`. Raises OSError."
+    """A new fork server; it answers as soon as it has imported everything, and `also`. Raises
+    OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         numbers = [theirs.fileno(), ours.fileno()]
@@ -319,7 +328,8 @@ def start_server(environment: Mapping[str, str], also: Sequence[str] = ()) -> Fo
 
 
 def fork_server(environment: Mapping[str, str], also: Sequence[str] = ()) -> ForkServer | None:
-    "The fork server for processes of this environment, started if need be; None where nothing can be forked."
+    """The fork server for processes of this environment, started if need be; None where nothing can
+    be forked."""
     global _current
     with _starting:
         if not can_fork():
@@ -382,7 +392,8 @@ LAUNCHER = "ipykernel_launcher"
 
 
 def kernel_manager() -> type | None:
-    "In a fork of the server: the class of a kernel manager whose first kernel is forked, now. Else None."
+    """In a fork of the server: the class of a kernel manager whose first kernel is forked, now.
+    Else None."""
     if _current is None or _current.process is not None:
         return None
     from jupyter_client.manager import AsyncKernelManager

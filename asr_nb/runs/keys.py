@@ -30,7 +30,8 @@ def fingerprint(
     path: str | Path,
     whole: bool,  # every byte of every file, or SAMPLE bytes and the size
 ) -> str:
-    "A hash of a file or folder that does not depend on where it lies. Raises BadInput if there is nothing."
+    """A hash of a file or folder that does not depend on where it lies. Raises BadInput if there is
+    nothing."""
     path = Path(path)
     files = (
         [path]
@@ -126,7 +127,8 @@ def _tree(node: Any) -> Any:
 # %% ../../nbs/6_runs/keys.ipynb #code-02b
 @lru_cache(1000)  # a notebook is read for each of its runs
 def cell_code(source: str) -> str:
-    "What a code cell does, as text that is equal for cells that do the same; empty if it does nothing."
+    """What a code cell does, as text that is equal for cells that do the same; empty if it does
+    nothing."""
     try:
         tree = _WithoutImports().visit(ast.parse(source))
     except SyntaxError:  # a magic

@@ -42,7 +42,8 @@ KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def parameters_cell(source: str | Path) -> str:
-    "The code of a notebook's one cell with the tag `parameters`. Raises BadInput if there is not exactly one."
+    """The code of a notebook's one cell with the tag `parameters`. Raises BadInput if there is not
+    exactly one."""
     cells = nbformat.read(source, as_version=4).cells
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
@@ -52,7 +53,8 @@ def parameters_cell(source: str | Path) -> str:
 
 
 def declared_parameters(source: str | Path) -> dict[str, tuple[type, Any]]:
-    "Name, type and default of every parameter of a run notebook. Raises BadInput for one without a plain type."
+    """Name, type and default of every parameter of a run notebook. Raises BadInput for one without
+    a plain type."""
     parameters = {}
     for node in ast.parse(parameters_cell(source)).body:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -73,7 +75,8 @@ SECRET_VALUE = re.compile(
 
 
 def check_parameters(source: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    "`values`, if the notebook takes them. Raises BadInput for unknown names, wrong types and secrets."
+    """`values`, if the notebook takes them. Raises BadInput for unknown names, wrong types and
+    secrets."""
     for name, value in values.items():
         if SECRET_WORDS & set(name.lower().split("_")) or SECRET_VALUE.search(str(value)):
             allowed = "secrets come from the environment, never as a parameter"
@@ -158,14 +161,16 @@ class _AtomicHandler:
 
 
 def _save_safely(target: str) -> None:
-    "Let papermill save `target` by our handler, found by the path's beginning (its own answers for `local`)."
+    """Let papermill save `target` by our handler, found by the path's beginning (its own answers
+    for `local`)."""
     from papermill.iorw import papermill_io
 
     papermill_io.register(target, _AtomicHandler())
 
 
 def _wires(folder: str) -> dict[str, Any]:
-    "How papermill talks to its kernel, as a configuration: by sockets in `folder`; by TCP where their names would be too long."
+    """How papermill talks to its kernel, as a configuration: by sockets in `folder`; by TCP where
+    their names would be too long."""
     if sys.platform == "win32" or len(folder) > LONGEST_SOCKET:
         return {}
     return {
@@ -174,7 +179,8 @@ def _wires(folder: str) -> dict[str, Any]:
 
 # %% ../../nbs/6_runs/notebook.ipynb #child-02c
 def _child() -> int:
-    "Execute argv[1] into argv[2] in the working folder with the parameters of run.json; 0 if papermill is content."
+    """Execute argv[1] into argv[2] in the working folder with the parameters of run.json; 0 if
+    papermill is content."""
     _, source, target = sys.argv
     manager = kernel_manager()  # first: it forks, and there is one thread now
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -243,7 +249,8 @@ def _family(pid: int) -> set[psutil.Process]:
 
 
 def _watch(child: subprocess.Popen | Forked, stop: Stop, every: float = 0.2) -> str:
-    "Wait for the child, or for a reason to end it; then end its whole family. The reason, or nothing."
+    """Wait for the child, or for a reason to end it; then end its whole family. The reason, or
+    nothing."""
     family: set[psutil.Process] = set()
     try:
         while child.poll() is None:
@@ -308,7 +315,8 @@ def _everywhere(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _tidy_outputs(outputs: list, change: Callable[[str], str]) -> list:
-    "Outputs with their streams joined, their texts changed, and no widgets (blank outside a kernel)."
+    """Outputs with their streams joined, their texts changed, and no widgets (blank outside a
+    kernel)."""
     remaining: list = []
     for output in outputs:
         if (
@@ -500,7 +508,8 @@ def execute(
     device: str = "",  # a GPU's id; "" for the CPU
     stop: Stop = Stop(),  # noqa: B008
 ) -> Ending:
-    "Execute a run notebook into `folder/<stage>.ipynb`. Raises BadInput for parameters it doesn't take."
+    """Execute a run notebook into `folder/<stage>.ipynb`. Raises BadInput for parameters it doesn't
+    take."""
     source, folder, began = Path(source).resolve(), Path(folder).resolve(), time.time()
     _begin(source, folder, spec)
     target = _part(folder, spec["stage"]).relative_to(folder).as_posix()

@@ -131,7 +131,8 @@ def _check_overrides(overrides: Iterable[str], lab: Path) -> None:
 
 
 def _check_sets(experiment: Experiment, overrides: Mapping[str, Any]) -> None:
-    "Raise BadInput for options that a source does not take, or an engine that a private set must not meet."
+    """Raise BadInput for options that a source does not take, or an engine that a private set must
+    not meet."""
     if experiment.private and overrides.get("engine", "local") != "local":
         raise BadInput(
             "engine",
@@ -177,7 +178,8 @@ def plan_runs(
 
 # %% ../../nbs/6_runs/plan.ipynb #select-02
 def select(runs: Sequence[Run], stage: str = "", model: str = "", recipe: str = "") -> list[Run]:
-    "The runs of that stage, model and recipe (empty: any), and those they build on. Raises BadInput."
+    """The runs of that stage, model and recipe (empty: any), and those they build on. Raises
+    BadInput."""
     wanted = list(runs)
     for field, value in ("stage", stage), ("model", model), ("recipe", recipe):
         names = {run.name: run.parameters.get(field, "") for run in runs}
@@ -207,7 +209,8 @@ def left_to_do(runs: Sequence[Run], root: str | Path) -> set[str]:
 
 # %% ../../nbs/6_runs/plan.ipynb #disk-02
 def disk_text(run: Run, experiment: Experiment) -> str:
-    "What a run will take on the disk, for a reader; empty where only reports are written. Raises BadInput for a set that can't be read."
+    """What a run will take on the disk, for a reader; empty where only reports are written. Raises
+    BadInput for a set that can't be read."""
     if run.stage == "prepare":
         return prepared_text(experiment)
     if run.stage != "train":  # a report and predictions
@@ -235,7 +238,8 @@ def enough_disk(run: Run, experiment: Experiment, folder: str | Path) -> None:
 def training_utterances(
     experiment: Experiment, runs: Sequence[Run], root: str | Path
 ) -> int | None:
-    "How many utterances will be trained on, if that is known: counted in the prepared corpus, or set for a generator."
+    """How many utterances will be trained on, if that is known: counted in the prepared corpus, or
+    set for a generator."""
     manifest = (
         place_in_run(Path(root) / runs[0].name, "store") / experiment.corpus.name / "manifest.jsonl"
     )
@@ -251,7 +255,8 @@ def schedule_findings(
     runs: Sequence[Run],
     utterances: int | None,
 ) -> dict[tuple[str, str], list[Finding]]:
-    "Findings for each training run by model and recipe name; empty if the number of utterances is not known yet."
+    """Findings for each training run by model and recipe name; empty if the number of utterances is
+    not known yet."""
     if utterances is None:
         return {}
     return {
@@ -261,7 +266,8 @@ def schedule_findings(
 
 
 def refuse_schedules(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> None:
-    "Raise BadInput for the first schedule among the runs with an error that its recipe does not allow."
+    """Raise BadInput for the first schedule among the runs with an error that its recipe does not
+    allow."""
     utterances = training_utterances(experiment, runs, root)
     for (_, name), findings in schedule_findings(experiment, runs, utterances).items():
         for error in errors_of(experiment.recipe(name), findings):
@@ -307,7 +313,8 @@ def _model_lines(experiment: Experiment) -> list[str]:
 
 
 def plan_text(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> str:
-    "The plan as text: runs and what is left of them, disk, schedules, and what is not estimated. Raises BadInput."
+    """The plan as text: runs and what is left of them, disk, schedules, and what is not estimated.
+    Raises BadInput."""
     todo = left_to_do(runs, root)
     return "\n".join(
         [

@@ -16,7 +16,7 @@ from ..preprocessing.store.prepared import Preparation, PreparedSet
 from ..preprocessing.store.steps import steps_from
 from .experiment import CorpusSpec, Experiment, ModelSpec
 from .record import RunInProgress
-from .stages import write_ledger, stores
+from .upstream import stores, write_ledger
 
 if TYPE_CHECKING:
     from asr_nb.models.family import Family

@@ -36,7 +36,8 @@ def private_folder(folder: str | Path) -> Path:
 
 
 def place_in_run(run: str | Path, name: str) -> Path:
-    "Where a run keeps a file or folder: in its private folder if it is there, beside its report otherwise."
+    """Where a run keeps a file or folder: in its private folder if it is there, beside its report
+    otherwise."""
     hidden = Path(run) / PRIVATE / name
     return hidden if hidden.exists() else Path(run) / name
 
@@ -81,7 +82,8 @@ NO_REDACTION = Redactor()
 
 
 def redactor_of(root: str | Path) -> Redactor:  # root: the experiment's folder
-    "What redacts an experiment's reports; its salt is drawn at the first call. Raises BadInput for one cut short."
+    """What redacts an experiment's reports; its salt is drawn at the first call. Raises BadInput
+    for one cut short."""
     if not is_private(root):
         return NO_REDACTION
     path = private_folder(root) / "salt"

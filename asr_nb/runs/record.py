@@ -272,7 +272,8 @@ def _finite(value: float | None) -> float | None:
 
 # %% ../../nbs/6_runs/record.ipynb #account-02
 class RunAccount:
-    "What a run keeps for its record: inputs, metrics, timings, warnings, and the hashes of its files."
+    """What a run keeps for its record: inputs, metrics, timings, warnings, and the hashes of its
+    files."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -301,7 +302,8 @@ class RunAccount:
         self.warnings.append(text)
 
     def artifact(self, path: str | Path) -> None:
-        "Keep the hash of a file the run made, there or in the private folder, or of every file in a folder."
+        """Keep the hash of a file the run made, there or in the private folder, or of every file in
+        a folder."""
         beside = self.folder / path
         whole = beside if beside.exists() else place_in_run(self.folder, str(path))
         files = [whole] if whole.is_file() else sorted(p for p in whole.rglob("*") if p.is_file())

@@ -36,7 +36,8 @@ DEV = "dev.jsonl"
 
 
 def power_of_test(predictions: Sequence[Prediction], normalise: Normaliser) -> Power | None:
-    "How small a difference a test set can show, by the baseline's errors; None if no words are spoken in it."
+    """How small a difference a test set can show, by the baseline's errors; None if no words are
+    spoken in it."""
     counts = scores_of(predictions, normalise).primary
     if not counts.reference.sum():
         return None
@@ -53,7 +54,8 @@ def measure(
     normalise: Normaliser,
     run: RunInProgress,
 ) -> Evidence | None:
-    "Decode the dev split and keep what is known before training; None for a model without weights, or without words on dev."
+    """Decode the dev split and keep what is known before training; None for a model without
+    weights, or without words on dev."""
     corpus = experiment.corpus.name
     speech = [row for row in corpus_of(experiment, prepared).of("dev") if normalise(row.text)]
     if family.model is None or not speech:

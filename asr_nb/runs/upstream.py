@@ -56,7 +56,8 @@ def corpus_of(experiment: Experiment, prepared: str | Path) -> PreparedSet:
 
 # %% ../../nbs/6_runs/upstream.ipynb #pin-02
 def pinned(spec: ModelSpec) -> ModelSpec:
-    "The model with the hub commit that its revision means now; one that is no hub id as it is. Raises BadInput."
+    """The model with the hub commit that its revision means now; one that is no hub id as it is.
+    Raises BadInput."""
     if not on_hub(spec.source, spec.family):
         return spec
     return replace(spec, revision=resolve_revision(spec.source, spec.revision or None, "model"))
@@ -79,7 +80,8 @@ def by_set(predictions: Sequence[Prediction]) -> PredictionsBySet:
 
 # %% ../../nbs/6_runs/upstream.ipynb #ledger-01b
 def write_ledger(ledger: Ledger, run: RunInProgress) -> None:
-    "Write quarantine.jsonl; of a private experiment salted ids and reasons, and the whole into the private folder."
+    """Write quarantine.jsonl; of a private experiment salted ids and reasons, and the whole into
+    the private folder."""
     ledger.write(run.place("quarantine.jsonl"))
     if run.redactor:
         rows = [

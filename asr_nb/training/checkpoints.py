@@ -20,7 +20,8 @@ SEAL = "COMPLETE.json"
 
 
 def seal(folder: str | Path) -> Path:  # the seal's own path
-    "Flush every file of a finished checkpoint to the disk and write the seal last. Raises BadInput if it has no file."
+    """Flush every file of a finished checkpoint to the disk and write the seal last. Raises
+    BadInput if it has no file."""
     folder = Path(folder)
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL):
@@ -88,7 +89,8 @@ def steps_saved(root: str | Path) -> dict[int, Path]:
 
 
 def newest_whole(root: str | Path) -> tuple[Path | None, list[RejectedCheckpoint]]:
-    "The newest checkpoint that verifies (None: begin anew), and the newer ones, renamed to `corrupt-*`."
+    """The newest checkpoint that verifies (None: begin anew), and the newer ones, renamed to
+    `corrupt-*`."""
     rejected = []
     for path in reversed(steps_saved(root).values()):
         reason = flaw(path)

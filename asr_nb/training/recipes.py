@@ -14,7 +14,8 @@ from ..checks import BadInput, one_of
 from ..models.adapters import SCOPES
 
 # %% ../../nbs/3_training/recipes.ipynb #rates-02
-# Parameters of each Whisper size -> the peak rate it was pre-trained with (Radford et al. 2022, appendix F).
+# Parameters of each Whisper size -> the peak rate it was pre-trained with (Radford et al. 2022,
+# appendix F).
 PRETRAINING_RATES = {39e6: 1.5e-3, 74e6: 1e-3, 244e6: 5e-4, 769e6: 2.5e-4, 1550e6: 1.75e-4}
 SHARE_OF_PRETRAINING = {"full": 1 / 40, "lora": 10 / 40, "scratch": 1.0}
 METHODS = tuple(SHARE_OF_PRETRAINING)
@@ -24,7 +25,8 @@ def default_learning_rate(
     parameters: int,  # of the whole model, adapters not counted
     method: str,  # "full", "lora" or "scratch"
 ) -> float:
-    "Peak learning rate for a model of that size: on straight lines between the sizes in logarithms, and beyond them."
+    """Peak learning rate for a model of that size: on straight lines between the sizes in
+    logarithms, and beyond them."""
     one_of("method", method, METHODS)
     if parameters < 1:
         raise BadInput("parameters", parameters, "a count of 1 or more")

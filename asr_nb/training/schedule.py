@@ -23,7 +23,8 @@ def total_steps(
     recipe: Recipe,
     utterances: int,  # in the training set
 ) -> int:
-    "Optimiser steps of the whole run; 0 if the recipe gives no length or there is nothing to train on."
+    """Optimiser steps of the whole run; 0 if the recipe gives no length or there is nothing to
+    train on."""
     if utterances < 1:
         return 0
     return recipe.steps or math.ceil(recipe.epochs * math.ceil(utterances / recipe.batch_size))
@@ -38,7 +39,8 @@ def learning_rates(
     recipe: Recipe,  # with its learning rate settled: Recipe.for_model()
     steps: int,  # of the whole run
 ) -> np.ndarray:  # float64, shape (steps,)
-    "The learning rate that each optimiser step uses. Raises BadInput if the recipe leaves its peak open."
+    """The learning rate that each optimiser step uses. Raises BadInput if the recipe leaves its
+    peak open."""
     if not recipe.learning_rate:
         raise BadInput(
             "learning_rate", 0.0, "it must be settled first: recipe.for_model(parameters)"
@@ -217,7 +219,8 @@ class Course:
 
 
 def same_plateau(first: Course, second: Course) -> bool:
-    "Whether two runs that differ in the rate alone stand at the same loss: the rate is not the reason."
+    """Whether two runs that differ in the rate alone stand at the same loss: the rate is not the
+    reason."""
     free = ("name", "note", "allow", "learning_rate")
     settings = [
         {key: value for key, value in asdict(course.recipe).items() if key not in free}

@@ -35,7 +35,8 @@ from .watch import Journal, TrainingMonitor, best_step, out_of_patience, on_devi
 
 # %% ../../nbs/3_training/trainer.ipynb #loss-02
 class TokenTrainer(Trainer):
-    "A Trainer whose loss is the family's own, as a mean per label token over the whole effective batch."
+    """A Trainer whose loss is the family's own, as a mean per label token over the whole effective
+    batch."""
 
     loss_is_scaled_for_ga = True  # by the tokens of the whole batch, in compute_loss
 
@@ -109,7 +110,8 @@ def arguments(
 
 # %% ../../nbs/3_training/trainer.ipynb #begin-02
 def check_start(family: Trainable, examples: Sequence[Example]) -> float:
-    "The loss of a first batch. Raises AssertionError if its labels or the size of its loss can't be right."
+    """The loss of a first batch. Raises AssertionError if its labels or the size of its loss can't
+    be right."""
     batch = on_device(family, family.collate(examples))
     family.check_batch(batch)
     with evaluating(family.model):
@@ -123,7 +125,8 @@ def check_start(family: Trainable, examples: Sequence[Example]) -> float:
 
 
 def prepare(family: Trainable, recipe: Recipe) -> None:
-    "Make the weights that the recipe trains trainable, and only those. Raises BadInput if they are float16."
+    """Make the weights that the recipe trains trainable, and only those. Raises BadInput if they
+    are float16."""
     transformers.set_seed(recipe.seed)
     if recipe.method == "scratch":
         reinitialise(family, recipe.seed)
@@ -166,7 +169,8 @@ def claim(
     family: Trainable,
     examples: Sequence[Example],  # to train on
 ) -> list[Finding]:
-    "Write down whose run `folder` holds. Raises BadInput if it holds another; warns if it began elsewhere."
+    """Write down whose run `folder` holds. Raises BadInput if it holds another; warns if it began
+    elsewhere."""
     path, course, machine = folder / "training.json", _course(recipe, family, examples), _machine()
     if not path.exists():
         write_atomic(path, canonical_json({"course": course, "where": machine}))
@@ -256,7 +260,8 @@ def train(
 def settle(
     family: Family, recipe: Recipe, utterances: int, dev: int
 ) -> tuple[Recipe, list[Finding]]:
-    "The recipe with rate and steps settled, and its findings. Raises BadInput for errors that it does not allow."
+    """The recipe with rate and steps settled, and its findings. Raises BadInput for errors that it
+    does not allow."""
     if not isinstance(family, Trainable):
         raise BadInput("model", family.source, "it can only decode; name a model with weights")
     parameters = sum(weight.numel() for weight in family.model.parameters())
@@ -314,7 +319,8 @@ def run(
 
 
 def restore(trainer: Trainer, checkpoint: Path) -> None:
-    "Give the trainer's model the weights of a checkpoint. Raises BadInput if they are not what was saved."
+    """Give the trainer's model the weights of a checkpoint. Raises BadInput if they are not what
+    was saved."""
     reason = flaw(checkpoint)
     if reason:
         raise BadInput(

@@ -27,7 +27,8 @@ from .recipes import Recipe
 # %% ../../nbs/3_training/watch.ipynb #journal-02
 @dataclass
 class Journal:
-    "The rows of metrics.jsonl: one a step (loss, learning_rate, grad_norm), one an evaluation (dev_loss, dev_wer)."
+    """The rows of metrics.jsonl: one a step (loss, learning_rate, grad_norm), one an evaluation
+    (dev_loss, dev_wer)."""
 
     path: Path
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -70,7 +71,8 @@ def _parsed(line: str) -> dict[str, float]:
 
 # %% ../../nbs/3_training/watch.ipynb #dev-02
 def evaluation_steps(recipe: Recipe) -> list[int]:
-    "The steps at which dev is measured, 0 and the last among them; none if the recipe asks for none."
+    """The steps at which dev is measured, 0 and the last among them; none if the recipe asks for
+    none."""
     if not recipe.evaluations:
         return []
     return sorted(

@@ -336,7 +336,8 @@ class Telephone(_Pooled):
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any], where: str) -> "Telephone":
-        "The channel of an experiment's file. Raises BadInput, also for a codec that is not installed."
+        """The channel of an experiment's file. Raises BadInput, also for a codec that is not
+        installed."""
         channel = from_mapping(cls, data, where)
         _require_codecs(channel.steps)
         return channel
