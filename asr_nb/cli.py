@@ -26,7 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="A lab for fine-tuning speech recognition honestly, on a free GPU. Try it offline first: asr-nb demo",
+    help="A lab for fine-tuning speech recognition honestly, on a free GPU. "
+    "Try it offline first: asr-nb demo",
 )
 RUNS = Path("papermill_runs")
 
@@ -175,15 +176,17 @@ def status(folder: Folder = RUNS) -> None:
     for lab in experiments_in(folder):
         busy = is_locked(lab.folder)
         print(f"{lab.folder.name}{' (running now)' if busy else ''}")
-        for seen in lab.runs:
-            row = last_row(seen.folder) if busy and seen.record is None else {}
-            state = f"running, step {row.get('step')} of {row.get('steps')}" if row else seen.status
+        for entry in lab.runs:
+            row = last_row(entry.folder) if busy and entry.record is None else {}
+            state = (
+                f"running, step {row.get('step')} of {row.get('steps')}" if row else entry.status
+            )
             print(
-                f"  {seen.folder.name}: {state}"
-                + (f". {seen.record.verdict}" if state == "finished" else "")
+                f"  {entry.folder.name}: {state}"
+                + (f". {entry.record.verdict}" if state == "finished" else "")
             )
 
-
+# %% ../nbs/9_cli.ipynb #look-02b
 @app.command()
 def labbook(folder: Folder = RUNS) -> None:
     """Write one HTML page over all runs in a folder, readable offline.
@@ -225,7 +228,8 @@ def compare(
     """Compare what two or more runs wrote, utterance by utterance.
 
     \b
-    asr-nb compare papermill_runs/demo/evaluate-micro-full-1a2b3c4d papermill_runs/demo/evaluate-micro-lora-all-5e6f7a8b
+    cd papermill_runs/demo
+    asr-nb compare evaluate-micro-full-1a2b3c4d evaluate-micro-lora-all-5e6f7a8b
     """
     from asr_nb.runs.experiment import lab_folder
     from asr_nb.runs.notebook import BAD_INPUT_PREFIX, execute

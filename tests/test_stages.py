@@ -1,4 +1,4 @@
-"""A stage, a flag and a recipe field are told in one or two places, and found everywhere."""
+"""A new stage, flag or recipe field is written down in one or two places; the package finds it."""
 
 import copy
 import dataclasses
@@ -63,8 +63,8 @@ def test_a_new_stage_is_its_notebook_and_its_entry(
     outcome = run_local(toy, runs, tmp_path, Terminal(words), lab=lab)
     assert outcome.code == 0, words.getvalue()
     assert result(tmp_path / "toy" / runs[1].name)["metrics"]["da_phone.echo"]["value"] == 0.25
-    (found,) = experiments_in(tmp_path / "toy")
-    assert [run.stage for run in found.runs] == ["prepare", "listen"]
+    (summary,) = experiments_in(tmp_path / "toy")
+    assert [run.stage for run in summary.runs] == ["prepare", "listen"]
     assert runs[1].name in write_labbook(tmp_path / "toy").read_text("utf-8")
 
 

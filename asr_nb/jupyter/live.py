@@ -210,17 +210,17 @@ class Live:
         self.screen = screen or SCREENS[surface()]()
         self.curve, self.pace = Seldom(picture), Pace()
         self.began = time.monotonic()
-        self.shown = 0.0  # when the last line was shown
+        self.time = 0.0  # of the last line
         self.last = ""  # the newest row, without the time left
 
     def show(self, text: str, share: float | None = None) -> None:
         "Show a line, at most as often as the screen can take it."
         now = time.monotonic()
-        if now - self.shown < self.screen.every:
+        if now - self.time < self.screen.every:
             return
         drawing = self.curve.draw() if self.screen.pictures else None
         self.screen.show(text, share, drawing)
-        self.shown = now
+        self.time = now
 
     def row(self, step: int | None, steps: int | None, loss: float | None, message: str) -> None:
         "Show a row of progress."

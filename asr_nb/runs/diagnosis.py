@@ -57,8 +57,8 @@ def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02
 def diagnose(trained: TrainingResult) -> str:
-    """In a sentence or two: did the schedule arrive, does the loss still fall, what did dev say,
-    which step was kept."""
+    """In a sentence or two: whether the schedule reached its end, whether the loss still falls, how
+    dev WER changed, and which step's weights were kept."""
     recipe = trained.recipe
     rows = [row for row in trained.history if row.get("loss") is not None]
     losses, rates = [row["loss"] for row in rows], [row["learning_rate"] for row in rows]
@@ -133,7 +133,7 @@ def baseline_verdict(
 
 def evaluation_verdict(
     changes: Mapping[str, Interval],  # by set
-    rate: str = "wer",  # as above
+    rate: str = "wer",  # the headline: wer or cer
 ) -> str:
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
     return " ".join(
@@ -154,6 +154,6 @@ def course_of(folder: str | Path) -> Course | None:
 
 
 def plateau_findings(folders: Iterable[str | Path]) -> list[Finding]:
-    "A note on each pair of finished training runs that stand at one loss at two learning rates."
+    "A note on each pair of finished training runs that end at one loss with two learning rates."
     courses = [course_of(str(folder).strip()) for folder in folders]
     return same_plateaus(course for course in courses if course)

@@ -164,9 +164,9 @@ class RunningRun:
         parts = [self.run.name[:-9]]
         parts += [f"step {step}" + (f" of {steps}" if steps else "")] if step is not None else []
         parts += [f"loss {loss:.3f}"] if loss is not None else []
-        done = (step or 0) - (self.first.get("step") or 0)
-        if steps and done > 0:
-            left = (row["time"] - self.first["time"]) / done * (steps - step)
+        count = (step or 0) - (self.first.get("step") or 0)
+        if steps and count > 0:
+            left = (row["time"] - self.first["time"]) / count * (steps - step)
             parts.append(f"{duration(left)} left")
         elif row.get("message"):
             parts.append(row["message"])
@@ -186,18 +186,18 @@ def duration(seconds: float) -> str:
 
 # %% ../../nbs/6_runs/executors.ipynb #progress-05
 class Terminal:
-    "Says what happens: a line for each event, and one that shows the present."
+    "Prints what happens: a line for each event, and one that shows what is running now."
 
     def __init__(
         self, stream: TextIO = sys.stderr, every: float = 5.0
     ):  # every: seconds between lines in a log
         self.stream, self.every, self.live = stream, every, stream.isatty()
-        self.shown, self.time = "", 0.0
+        self.line, self.time = "", 0.0
 
     def event(self, text: str) -> None:
         "A line that stays."
-        clear = "\r\x1b[K" if self.live and self.shown else ""
-        self.shown = ""
+        clear = "\r\x1b[K" if self.live and self.line else ""
+        self.line = ""
         print(clear + text, file=self.stream, flush=True)
 
     def present(self, watched: Sequence[RunningRun]) -> None:
@@ -205,10 +205,10 @@ class Terminal:
         text = " | ".join(one.text() for one in watched)
         if self.live:
             width = shutil.get_terminal_size().columns - 1
-            self.shown = text
+            self.line = text
             print(f"\r\x1b[K{text[:width]}", end="", file=self.stream, flush=True)
-        elif text != self.shown and time.time() - self.time >= self.every:
-            self.shown, self.time = text, time.time()
+        elif text != self.line and time.time() - self.time >= self.every:
+            self.line, self.time = text, time.time()
             print(text, file=self.stream, flush=True)
 
 # %% ../../nbs/6_runs/executors.ipynb #run-02
@@ -287,7 +287,7 @@ class _Session:
             self.free.put(device)
 
     def settle(self, run: Run, kind: str, reason: str, time: str = "") -> None:
-        "Keep and say what became of a run; kind: a field of Outcome."
+        "Keep and print what became of a run; kind: a field of Outcome."
         getattr(self.outcome, kind).append(run.name)
         if kind != "finished":
             self.outcome.reasons[run.name] = reason
@@ -323,8 +323,8 @@ def _execute_all(session: _Session, runs: Sequence[Run]) -> None:
     with ThreadPoolExecutor(max_workers=max(1, len(runs))) as pool:
         waiting: dict[Future, Run] = {pool.submit(session.execute, run): run for run in runs}
         while waiting:
-            done, _ = wait(waiting, timeout=0.5)
-            for future in [f for f in waiting if f in done]:
+            ready, _ = wait(waiting, timeout=0.5)
+            for future in [f for f in waiting if f in ready]:
                 ending = future.result()
                 time = f" ({duration(ending.seconds)})"
                 session.settle(waiting.pop(future), ending.status, ending.reason, time)
@@ -337,11 +337,11 @@ def _execute_stages(
     "Execute what is left of the runs, stage by stage."
     experiment, root = session.experiment, session.root
     for stage, group in groupby(runs, key=lambda run: run.stage):
-        begun = [run for run in group if run.name in todo]
-        if stage == "train" and begun:  # how much there is to train on may be known only now
+        starting = [run for run in group if run.name in todo]
+        if stage == "train" and starting:  # how much there is to train on may be known only now
             refuse_schedules(experiment, runs, root)
-            begun = _admitted(session, begun, verdicts_so_far(experiment, plan, root))
-        _execute_all(session, _ready(session, begun))
+            starting = _admitted(session, starting, verdicts_so_far(experiment, plan, root))
+        _execute_all(session, _ready(session, starting))
 
 # %% ../../nbs/6_runs/executors.ipynb #run-04
 def run_local(

@@ -133,9 +133,7 @@ def cell_code(source: str) -> str:
         tree = _WithoutImports().visit(ast.parse(source))
     except SyntaxError:  # a magic
         return source.strip()
-    silent = ";" * source.rstrip().endswith(
-        ";"
-    )  # in a notebook it keeps the value from being shown
+    silent = ";" * source.rstrip().endswith(";")  # it keeps the value from being shown
     return canonical_json(_tree(tree)) + silent if tree.body else ""
 
 
@@ -173,7 +171,7 @@ def run_key(
     stage: Stage,
     experiment: Experiment,
     subject: Subject,
-    parameters: Mapping[str, Any],  # what the notebook is given
+    parameters: Mapping[str, Any],  # of the notebook
     upstream: Sequence[str],  # names of the runs it builds on, which end in their keys
     notebook: str | Path,  # the run notebook
 ) -> str:

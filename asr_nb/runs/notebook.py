@@ -63,8 +63,8 @@ def declared_parameters(source: str | Path) -> dict[str, tuple[type, Any]]:
                 raise BadInput(f"{Path(source).name}: {ast.unparse(node)}", kind, KINDS)
             parameters[ast.unparse(node.target)] = KINDS[kind], ast.literal_eval(node.value)
         elif isinstance(node, ast.Assign):
-            wanted = "an annotation is needed: name: int = 1"
-            raise BadInput(f"{Path(source).name}: parameter", ast.unparse(node), wanted)
+            allowed = "an annotation is needed: name: int = 1"
+            raise BadInput(f"{Path(source).name}: parameter", ast.unparse(node), allowed)
     return parameters
 
 # %% ../../nbs/6_runs/notebook.ipynb #parameters-04
@@ -146,8 +146,8 @@ def _explain(error: Exception, private: bool = False) -> str:
     redacted = f"{redact_error(kind, text)}; see {PRIVATE}/{ERROR}" if private else ""
     if kind in BAD_INPUT:
         return BAD_INPUT_PREFIX + (redacted or text)
-    said = redacted or f"{kind}: {(text.splitlines() or [''])[0]}"
-    return f"a cell raised {said}" if hasattr(error, "ename") else said
+    phrase = redacted or f"{kind}: {(text.splitlines() or [''])[0]}"
+    return f"a cell raised {phrase}" if hasattr(error, "ename") else phrase
 
 # %% ../../nbs/6_runs/notebook.ipynb #child-02b
 class _AtomicHandler:
@@ -180,7 +180,7 @@ def _wires(folder: str) -> dict[str, Any]:
 # %% ../../nbs/6_runs/notebook.ipynb #child-02c
 def _child() -> int:
     """Execute argv[1] into argv[2] in the working folder with the parameters of run.json; 0 if
-    papermill is content."""
+    papermill reports no error."""
     _, source, target = sys.argv
     manager = kernel_manager()  # first: it forks, and there is one thread now
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -349,7 +349,7 @@ def _redacted_outputs(outputs: list) -> list:
 
 # %% ../../nbs/6_runs/notebook.ipynb #tidy-03b
 def tidy(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    "Make an executed notebook fit to be kept: see above. Changes it in place."
+    "Make an executed notebook fit to be kept, as described here. Changes it in place."
     private = is_private(folder.parent)
     paths = path_names(folder)
     for cell in notebook.cells:
@@ -378,8 +378,9 @@ def never_ran(notebook: nbformat.NotebookNode) -> int:
 
 
 def banner(reason: str) -> nbformat.NotebookNode:
-    "The first cell of a report that is none."
-    style = "border: 3px solid #b00020; color: #b00020; padding: 0.6em; font-size: 1.3em; font-weight: bold"
+    "The first cell of the report of a run that did not finish."
+    style = "border: 3px solid #b00020; color: #b00020; padding: 0.6em; "
+    style += "font-size: 1.3em; font-weight: bold"
     text = f'<div style="{style}">RUN DID NOT FINISH: {html.escape(reason)}</div>'
     cell = nbformat.v4.new_markdown_cell(text, metadata={"tags": ["did-not-finish"]})
     cell.id = "did-not-finish"

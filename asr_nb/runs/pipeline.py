@@ -44,7 +44,7 @@ class Stage:
 
     @property
     def fixed(self) -> set[str]:
-        "Parameters that the plan sets: nobody else may."
+        "Parameters that the plan sets; a user can't."
         return {"experiment", *self.axes, *self.reads}
 
 # %% ../../nbs/6_runs/pipeline.ipynb #registry-02

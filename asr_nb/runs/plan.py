@@ -36,7 +36,7 @@ class Run:
 
     stage: str
     name: str  # its folder: "train-micro-full-1a2b3c4d"
-    parameters: dict[str, Any]  # what the notebook is given
+    parameters: dict[str, Any]  # of its notebook
     upstream: tuple[str, ...]  # names of the runs it builds on
     key: str  # the eight hex digits
 
@@ -180,18 +180,18 @@ def plan_runs(
 def select(runs: Sequence[Run], stage: str = "", model: str = "", recipe: str = "") -> list[Run]:
     """The runs of that stage, model and recipe (empty: any), and those they build on. Raises
     BadInput."""
-    wanted = list(runs)
+    selection = list(runs)
     for field, value in ("stage", stage), ("model", model), ("recipe", recipe):
         names = {run.name: run.parameters.get(field, "") for run in runs}
         if field == "stage":
             names = {run.name: run.stage for run in runs}
         if value:
             one_of(field, value, {*names.values()} - {""})
-            wanted = [run for run in wanted if names[run.name] == value]
-    if not wanted:
+            selection = [run for run in selection if names[run.name] == value]
+    if not selection:
         choice = " ".join(filter(None, (stage, model, recipe)))
         raise BadInput("selection", choice, "leave one of them out", f"no run is of {choice}")
-    chosen = {run.name for run in wanted}
+    chosen = {run.name for run in selection}
     for run in reversed(runs):
         chosen |= set(run.upstream) if run.name in chosen else set()
     return [run for run in runs if run.name in chosen]
