@@ -1,8 +1,10 @@
-"""Stored results of the stages: a result that changes needs another version of its stage, or old runs would pass for new ones.
+"""Stored results of the stages: a result that changes needs another version of its stage, or old
+runs would pass for new ones.
 
-What can't differ between machines is compared exactly: rows, splits, texts, counts. Numbers that come from floating-point sums
-(levels, features, losses, intervals) may differ by a thousandth: a smaller change of the package stays unseen. The log-probabilities
-of tokens, timings, hashes of weights and the wording of sentences are left out.
+What can't differ between machines is compared exactly: rows, splits, texts, counts. Numbers that
+come from floating-point sums (levels, features, losses, intervals) may differ by a thousandth: a
+smaller change is not detected. The log-probabilities of tokens, timings, hashes of weights and the
+wording of sentences are left out.
 """
 
 import hashlib
@@ -50,7 +52,7 @@ def prepared(folder: Path) -> dict[str, Any]:
     return sets
 
 
-def written(folder: Path) -> dict[str, Any]:
+def text_hashes(folder: Path) -> dict[str, Any]:
     """A hash of the texts in each file with predictions."""
     return {
         file.name: digest([[row["test_set"], row["id"], row["hypothesis"]] for row in lines(file)])
@@ -81,10 +83,10 @@ def figures(folder: Path) -> list[Any]:
 
 MORE: dict[str, Callable[[Path], Any]] = {  # what a stage leaves besides its metrics
     "prepare": prepared,
-    "baseline": written,
+    "baseline": text_hashes,
     "headroom": lambda folder: record(folder)["inputs"]["probes"],
     "train": history,
-    "evaluate": written,
+    "evaluate": text_hashes,
     "audit": lambda folder: record(folder)["inputs"]["audit.settings"],
     "card": figures,
 }
@@ -105,7 +107,7 @@ def rounded(value: Any) -> Any:
 
 
 def result_of(stage: str, folder: Path) -> dict[str, Any]:
-    """What a run of the stage came to, as it is stored: metrics as value, low, high and n."""
+    """The result of a run of the stage, as it is stored: metrics as value, low, high and n."""
     metrics = {
         name: [metric[key] for key in ("value", "low", "high", "n")]
         for name, metric in record(folder)["metrics"].items()
@@ -131,7 +133,7 @@ def difference(stored: Any, fresh: Any, where: str = "") -> str:
 
 
 def check(stage: str, folder: Path, renew: bool, golden: Path = GOLDEN) -> None:
-    """Hold a run's result against the stored one; renew: store it, if the stage has another version
+    """Compare a run's result with the stored one; renew: store it, if the stage has another version
     than the stored one."""
     path, versions, result = (
         golden / f"{stage}.json",
@@ -151,5 +153,6 @@ def check(stage: str, folder: Path, renew: bool, golden: Path = GOLDEN) -> None:
     elif stored.get("versions") != versions:
         state = f"is of {stored['versions']}" if stored else "is missing"
         pytest.fail(
-            f"the stored result of the stage {stage} {state}, the stages are at {versions}: run `make golden`"
+            f"the stored result of the stage {stage} {state}, the stages are at {versions}: "
+            "run `make golden`"
         )

@@ -17,7 +17,11 @@ from conftest import Answer, command, result, run_folders
 GOOD = """
 name: calls
 question: Q?
-corpus: {name: calls, source: folder, language: en, options: {path: clips, columns: {audio: file, text: text, speaker: speaker}%s}}
+corpus:
+  name: calls
+  source: folder
+  language: en
+  options: {path: clips, columns: {audio: file, text: text, speaker: speaker}%s}
 models: [micro]
 recipes: [{name: quick, base: full, steps: 2, evaluations: 1}]
 """
@@ -227,19 +231,20 @@ def test_two_at_once(toy: Path) -> None:
 
 def test_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
     code = (
-        """import shutil, sys; real = shutil.disk_usage; shutil.disk_usage = lambda p:
-        real(p)._replace(free=1000);"""
-        """from asr_nb.cli import main; sys.argv = ['asr-nb', 'run', 'toy', '--out', sys.argv[1]];
-        main()"""
+        "import shutil, sys; real = shutil.disk_usage;"
+        "shutil.disk_usage = lambda p: real(p)._replace(free=1000);"
+        "from asr_nb.cli import main; sys.argv = ['asr-nb', 'run', 'toy', '--out', sys.argv[1]];"
+        "main()"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         capture_output=True,
         text=True,
         env={**os.environ},
     )
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "disk: only 0.0 MB are free; prepare-" in done.stderr and "needs 0.5 GB" in done.stderr
+    assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
+    assert "disk: only 0.0 MB are free; prepare-" in process.stderr
+    assert "needs 0.5 GB" in process.stderr
 
 
 def test_the_plan_says_what_the_corpus_takes_or_why_nobody_can_know(tmp_path: Path) -> None:

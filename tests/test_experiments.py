@@ -1,6 +1,8 @@
-"""The ready experiments, each on a small corpus of its own format: what is read of it, and what its plan says.
+"""The ready experiments, each on a small corpus of its own format: what is read of it, and what its
+plan says.
 
-The Hub's are read from a Hub on loopback, whose client reads its environment when it is imported: in a second process, this same file.
+Those of the Hub are read from a Hub on loopback. Its client reads the environment when it is
+imported, so they are read in a second process, by this same file.
 """
 
 import dataclasses
@@ -177,7 +179,7 @@ def read_from_hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[di
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(TESTS.parent),
         }
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, __file__],
             env=environment,
             cwd=home,
@@ -186,8 +188,8 @@ def read_from_hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[di
             timeout=120,
             check=False,
         )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def sizes(rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -379,14 +381,17 @@ def test_a_folder_that_is_missing_is_one_clear_line(tmp_path: Path) -> None:
     from asr_nb.runs.plan import plan_runs
     from conftest import command
 
-    needed = "can't be used; a file, or a folder with files, is needed; a relative path starts from where the YAML file lies"
+    needed = (
+        "can't be used; a file, or a folder with files, is needed; "
+        "a relative path starts from where the YAML file lies"
+    )
     for name in FOLDER:
         copy, folder = placed(name, tmp_path / name)
         lab = load_experiment(copy)
-        shown = "'(not shown)'" if lab.private else repr(str(folder))
+        value = "'(not shown)'" if lab.private else repr(str(folder))
         with pytest.raises(BadInput) as error:
             plan_runs(lab)
-        assert str(error.value) == f"{lab.corpus.name}.options.path: {shown} {needed}"
+        assert str(error.value) == f"{lab.corpus.name}.options.path: {value} {needed}"
     answer = command("plan", copy, cwd=tmp_path)
     assert (answer.code, answer.out, answer.err) == (2, "", f"asr-nb: {error.value}\n")
 

@@ -43,7 +43,7 @@ def refusal(stage: str, folder: Path, place: Path, renew: bool = False) -> str:
     return ""
 
 
-def test_a_change_without_a_version_is_found_and_not_stored(
+def test_a_change_without_a_version_is_detected_and_not_stored(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, run = tmp_path / "golden", tmp_path / "evaluate"
@@ -69,7 +69,7 @@ def test_a_change_without_a_version_is_found_and_not_stored(
     assert refusal("evaluate", run, place, renew=True) == refusal("evaluate", run, place) == ""
 
 
-def test_a_text_that_changes_is_found(toy: Path, tmp_path: Path) -> None:
+def test_a_text_that_changes_is_detected(toy: Path, tmp_path: Path) -> None:
     run = tmp_path / "baseline"
     shutil.copytree(folder_of(toy, "baseline"), run)
     file = run / "predictions.jsonl"

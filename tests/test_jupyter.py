@@ -28,7 +28,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 class Answer:
     """What a cell showed in the end, and what it showed on the way."""
 
-    shown: dict[str, dict[str, Any]] = field(default_factory=dict)  # MIME bundles by display
+    displays: dict[str, dict[str, Any]] = field(default_factory=dict)  # MIME bundles by display
     widgets: int = 0  # that were on the page at some time
     error: dict[str, Any] | None = None
 
@@ -36,10 +36,10 @@ class Answer:
         """Keep one message of the kernel."""
         if kind in ("display_data", "update_display_data", "execute_result"):
             self.widgets += WIDGET in content["data"]
-            name = content.get("transient", {}).get("display_id") or f"{len(self.shown)}"
-            self.shown[name] = content["data"]
+            name = content.get("transient", {}).get("display_id") or f"{len(self.displays)}"
+            self.displays[name] = content["data"]
         elif kind == "stream":
-            self.shown[f"{len(self.shown)}"] = {
+            self.displays[f"{len(self.displays)}"] = {
                 "text/plain": content["text"],
                 "stream": content["name"],
             }
@@ -50,7 +50,7 @@ class Answer:
     def text(self) -> str:
         """All that can be read on the page."""
         return "\n".join(
-            one.get("text/markdown") or one.get("text/plain", "") for one in self.shown.values()
+            one.get("text/markdown") or one.get("text/plain", "") for one in self.displays.values()
         )
 
 
@@ -70,7 +70,7 @@ class Page:
     def run(self, source: str, until: str = "", timeout: float = 300) -> Answer:
         """Run a cell; `until` such words are in its progress, then stop it as the square button
         does."""
-        asked, answer, stopped = self.client.execute(source), Answer(), False
+        request, answer, stopped = self.client.execute(source), Answer(), False
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if until and not stopped and any(until in p.read_text() for p in self.progress()):
@@ -80,7 +80,7 @@ class Page:
                 message = self.client.get_iopub_msg(timeout=0.2)
             except queue.Empty:
                 continue
-            if message["parent_header"].get("msg_id") == asked:
+            if message["parent_header"].get("msg_id") == request:
                 kind, content = message["header"]["msg_type"], message["content"]
                 if kind == "status" and content["execution_state"] == "idle":
                     return answer
@@ -127,7 +127,7 @@ def whole(answers: dict[str, Answer], name: str) -> str:
     assert not errors, errors
     assert list(answers) == list(cells(name))
     for id, answer in answers.items():
-        for one in answer.shown.values():
+        for one in answer.displays.values():
             assert WIDGET not in one, f"{id}: a widget stays"
             assert "stream" not in one, f"{id}: {one}"
     return "\n".join(answer.text for answer in answers.values())
@@ -222,7 +222,8 @@ def test_a_private_experiment_keeps_its_texts_to_itself(page: Page) -> None:
     options = "{channel: clean, train: 4, dev: 2, test: 2, seed: 1}"
     (page.folder / "calls.yaml").write_text(
         "name: calls\nquestion: Is anything shown?\nmodels: [micro]\nrecipes: [full]\n"
-        f"corpus: {{name: calls, source: synthetic, language: da, privacy: private, options: {options}}}\n"
+        "corpus: {name: calls, source: synthetic, language: da, privacy: private, "
+        f"options: {options}}}\n"
     )
     text = whole(page.notebook("prepare", experiment="calls.yaml", workers=0), "prepare")
     (folder,) = (page.folder / "papermill_runs" / "calls").glob("prepare-*")
@@ -237,9 +238,12 @@ def test_a_private_experiment_keeps_its_texts_to_itself(page: Page) -> None:
 
 OPEN = "[...jupyterapp.shell.widgets('main')][0]"
 READY = f"{OPEN}.sessionContext.session?.kernel?.status == 'idle'"
-OUTPUTS = "Array.from(document.querySelectorAll('.jp-OutputArea-output')).map(o => o.innerText).join('\\n')"
+OUTPUTS = (
+    "Array.from(document.querySelectorAll('.jp-OutputArea-output'))"
+    ".map(o => o.innerText).join('\\n')"
+)
 CURVE = "document.querySelector('.jp-Notebook img.widget-image, .jp-Notebook .widget-image')"
-SHOWN = f"({CURVE} || {{clientHeight: 0}}).clientHeight > 100"
+CURVE_SHOWS = f"({CURVE} || {{clientHeight: 0}}).clientHeight > 100"
 PICTURES = os.environ.get("ASR_NB_PICTURES", "")  # a folder: keep the screenshots there
 
 
@@ -265,7 +269,7 @@ def test_in_jupyterlab(page: Page, trained: dict[str, Answer], tmp_path: Path) -
         window.value(f"jupyterapp.shell.activateById({OPEN}.id)")
         window.value("jupyterapp.commands.execute('application:toggle-left-area')")
         window.value("void jupyterapp.commands.execute('notebook:run-all-cells')")
-        window.wait(SHOWN, 180)
+        window.wait(CURVE_SHOWS, 180)
         window.value(f"{CURVE}.closest('.jp-Cell').scrollIntoView()")
         time.sleep(3)  # it grows
         progress = window.value("document.querySelector('.jp-Notebook .widget-hbox').innerText")

@@ -15,7 +15,7 @@ from asr_nb.preprocessing.text.normalisers import normaliser
 from asr_nb.publishing.card import ModelRecords, card_body, result_table
 from asr_nb.reports import tables
 from asr_nb.reports.labbook import labbook_html, experiments_in, summary_html, summary_text
-from asr_nb.runs import stages
+from asr_nb.runs import comparison, decodes, upstream
 from asr_nb.runs.experiment import CorpusSpec, Experiment, ModelSpec, write_experiment
 from asr_nb.runs.record import RunInProgress, markdown, read_result
 from nbclient import NotebookClient
@@ -44,7 +44,7 @@ RUNS = {  # folder -> stage and parameters
 }
 
 
-def predictions(calls: str, noises: str) -> stages.PredictionsBySet:
+def predictions(calls: str, noises: str) -> upstream.PredictionsBySet:
     """Eight speakers who say the same sentence, and eight noises; what was written for each."""
     row = Prediction("", "calls", "we meet at five", calls, "en", 2.0)
     quiet = replace(row, test_set="noises", reference="", hypothesis=noises)
@@ -85,9 +85,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run = RunInProgress(stage, folder)
         if stage != "train":
             after = AFTER if stage == "evaluate" else BEFORE
-            stages.summarise_all(CALLS, after, normalise, run)
+            decodes.summarise_all(CALLS, after, normalise, run)
         if stage == "evaluate":
-            stages.differences(BEFORE, AFTER, normalise, run)
+            comparison.differences(BEFORE, AFTER, normalise, run)
         run.finish("FAILED: the warm-up never ended." if stage == "train" else "Measured.")
     return tmp_path
 

@@ -1,7 +1,9 @@
-"""A private corpus leaves no word, name or path in what is read or published: strings planted in it are looked for everywhere.
+"""A private corpus leaves no word, name or path in what is read or published: strings planted in it
+are looked for everywhere.
 
-The strings stand in the texts, the speaker, the call, a tag, the folder's and the files' names, somebody else's transcripts, and in
-what a library prints and an exception says. The whole way is run once; then one that fails.
+The strings stand in the texts, the speaker, the call, a tag, the folder's and the files' names,
+somebody else's transcripts, and in what a library prints and an exception says. All stages are run
+once; then a run that fails.
 """
 
 import base64
@@ -35,7 +37,8 @@ corpus:
   privacy: private
   options:
     path: {FOLDER}
-    columns: {{audio: file, text: text, speaker: speaker, recording: call, split: split, dialect: dialect}}
+    columns:
+      {{audio: file, text: text, speaker: speaker, recording: call, split: split, dialect: dialect}}
     max_quarantine: SHARE
 tests:
   - {{name: noise, role: nonspeech, source: nonspeech, language: en, options: {{each: 1, seed: 3}}}}
@@ -124,7 +127,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Answer]]
     (place / "calls.yaml").write_text(YAML.replace("NAME", "calls").replace("SHARE", "0.5"))
     first = command(
         "run", "calls.yaml", "--out", "runs", "--force", "-p", "keep_states=true", cwd=place
-    )  # the micro model is good at it already
+    )  # --force: the micro model is good at it already
     assert first.code == 0, first.err
     folders = run_folders(place / "runs" / "calls")
     answers = [
@@ -237,17 +240,17 @@ def test_the_ledger_has_salted_ids_and_reasons(calls: tuple[Path, list[Answer]])
 
     root, _ = calls
     folder = run_folders(root)["prepare"]
-    shown, whole = (
+    public, whole = (
         [json.loads(line) for line in path.read_text().splitlines()]
         for path in (folder / "quarantine.jsonl", place_in_run(folder, "quarantine.jsonl"))
     )
-    assert sorted(row["reason"] for row in shown) == [
+    assert sorted(row["reason"] for row in public) == [
         "audio_missing",
         "row_unreadable",
         "undecodable",
     ]
-    assert [row["id"] for row in shown] == [redactor_of(root).id(row["id"]) for row in whole]
-    assert {row["detail"] for row in shown} == {""} and found_in(json.dumps(whole)) >= {
+    assert [row["id"] for row in public] == [redactor_of(root).id(row["id"]) for row in whole]
+    assert {row["detail"] for row in public} == {""} and found_in(json.dumps(whole)) >= {
         BROKEN,
         FILE,
     }

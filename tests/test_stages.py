@@ -1,4 +1,4 @@
-"""A stage, a flag and a recipe field are told in one or two places, and found everywhere."""
+"""A new stage, flag or recipe field is written down in one or two places; the package finds it."""
 
 import copy
 import dataclasses

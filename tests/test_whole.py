@@ -94,7 +94,7 @@ def test_the_record_says_what_the_predictions_say(toy: Path) -> None:
 def test_what_the_encoder_made_is_read_again_and_changes_nothing(toy: Path, tmp_path: Path) -> None:
     from asr_nb.models.family import Decoding, load
     from asr_nb.runs.record import RunInProgress
-    from asr_nb.runs.stages import decode_one
+    from asr_nb.runs.decodes import decode_one
 
     heard, counts = [], []
     for number, (keep, beams) in enumerate(

@@ -30,7 +30,8 @@ from ..runs.experiment import Experiment, ModelSpec
 from ..runs.privacy import NO_REDACTION, Redactor, redaction_note
 from ..runs.record import RunInProgress, read_result
 from .tables import nonspeech_table
-from ..runs.stages import PredictionsBySet, decode_one, load_model, predictions_of
+from ..runs.decodes import decode_one
+from ..runs.upstream import PredictionsBySet, load_model, predictions_of
 
 # %% ../../nbs/7_reports/audits.ipynb #systems-02
 @dataclass(frozen=True)

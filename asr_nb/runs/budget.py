@@ -18,7 +18,7 @@ from ..training.recipes import Recipe
 
 # %% ../../nbs/6_runs/budget.ipynb #plan-02
 def expected_size(spec: CorpusSpec, models: Iterable[ModelSpec]) -> Estimate | None:
-    """What preparing a set for the models will need; None if nobody can know. Raises BadInput for
+    """What preparing a set for the models will need; None if it can't be known. Raises BadInput for
     what can't be read."""
     blank = [blank_reader(model.source, model.family) for model in models if not spec.long]
     readers = {one.fingerprint: one for one in blank if one.dtype}

@@ -89,7 +89,8 @@ def _same_way(path: Path, family: Family, decoding: Decoding, run: RunInProgress
     if path.is_file() and not (beside.is_file() and beside.read_text(encoding="utf-8") == method):
         path.unlink()
         run.warn(
-            f"{path.name} was begun in another way, maybe on another machine, and was decoded from the start"
+            f"{path.name} was begun in another way, maybe on another machine, "
+            "and was decoded from the start"
         )
     write_atomic(beside, method)
 

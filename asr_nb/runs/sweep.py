@@ -43,7 +43,7 @@ def power_of_test(predictions: Sequence[Prediction], normalise: Normaliser) -> P
         return None
     return power_of_baseline(counts.errors, counts.reference, blocks_of(predictions)[0])
 
-
+# %% ../../nbs/6_runs/sweep.ipynb #dev-02b
 def measure(
     experiment: Experiment,
     model: str,  # its name
@@ -98,10 +98,10 @@ def probe(
 
     short = replace(with_overrides(recipe, steps), patience=0, evaluations=0)
     sample = spread(examples, max(1, steps * short.batch_size // PROBE_PASSES))
-    asked, size = spread(sample, len(dev)), short.micro_batch or short.batch_size
+    subset, size = spread(sample, len(dev)), short.micro_batch or short.batch_size
 
     def losses() -> tuple[float, float]:
-        return dev_loss(family, asked, size), dev_loss(family, dev, size)
+        return dev_loss(family, subset, size), dev_loss(family, dev, size)
 
     before = losses()
     train(family, sample, [], short, folder, report)
