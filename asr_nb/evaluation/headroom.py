@@ -114,7 +114,7 @@ def _need(base: Base, target: float) -> Finding:
         return _reason("gap", f"{rate} is {gap} the target of {percent(target)}")
     return _reason("good-enough", f"{rate} is not above the target of {percent(target)}")
 
-
+# %% ../../nbs/4_evaluation/headroom.ipynb #need-02b
 def _size(base: Base, others: Sequence[Base], target: float) -> Finding:
     "Whether a larger base is the better way."
     larger = [other for other in others if other.parameters > base.parameters > 0]

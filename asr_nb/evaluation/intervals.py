@@ -73,7 +73,7 @@ def _number(value: float, unit: str, sign: str) -> str:  # sign: "" or "+"
     digits = f".{DECIMALS[unit]}f" if unit in DECIMALS else ".4g"
     return f"{value:{sign}{digits}}"
 
-
+# %% ../../nbs/4_evaluation/intervals.ipynb #text-02b
 def interval_text(
     metric: Interval | Mapping[str, Any] | None,  # or the metric of a record
     difference: bool = False,  # with a sign; of rates in points
