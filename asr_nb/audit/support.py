@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -23,9 +23,9 @@ from ..evaluation.significance import blocks_of, bootstrap, wilson
 from ..preprocessing.text.asian import UNSPACED
 
 # %% auto #0
-__all__ = ['LETTERS', 'UNSPACED_WEIGHT', 'ALGORITHM', 'CATEGORIES', 'CONTEXT', 'MARK', 'fold', 'size', 'infix_similarity',
-           'token_coverage', 'Settings', 'anchors', 'gaps', 'Span', 'unsupported_spans', 'AuditRow', 'audit',
-           'audit_summary', 'spans_by_score', 'span_table_html']
+__all__ = ['LETTERS', 'UNSPACED_WEIGHT', 'ALGORITHM', 'Aligned', 'DETECTORS', 'CONTEXT', 'MARK', 'fold', 'size',
+           'infix_similarity', 'token_coverage', 'Settings', 'anchors', 'gaps', 'Span', 'Detector', 'unsupported_spans',
+           'categories', 'AuditRow', 'audit', 'audit_summary', 'spans_by_score', 'span_table_html']
 
 # %% ../../nbs/5_audit/support.ipynb #fold-02
 LETTERS = str.maketrans(
@@ -190,6 +190,9 @@ class _Text:
         return self.raw[self.tokens[start].start : self.tokens[end - 1].end]
 
 # %% ../../nbs/5_audit/support.ipynb #spans-03
+Aligned = Mapping[str, tuple[_Text, list[int | None]]]  # witness -> text, candidate's anchors in it
+
+
 def _window(places: Sequence[int | None], start: int, end: int, count: int, pad: int) -> slice:
     "The witness's tokens between the anchors next to a gap, and `pad` more on either side."
     after = next((at for at in places[end:] if at is not None), count)
@@ -201,8 +204,8 @@ def _supported(
     candidate: _Text,
     start: int,
     end: int,
-    category: str,
-    witnesses: Mapping[str, tuple[_Text, list[int | None]]],
+    category: str,  # a key of DETECTORS
+    witnesses: Aligned,
     settings: Settings,
 ) -> Span:
     "The passage with the support of its best witness."
@@ -211,7 +214,7 @@ def _supported(
         where = _window(places, start, end, len(witness.folded), settings.window_tokens)
         window = witness.folded[where]
         support = infix_similarity("".join(gap), "".join(window))
-        if category != "loop":  # one round of a loop would cover all of them
+        if DETECTORS[category].by_words:
             support = max(support, token_coverage(gap, window, settings.counterpart))
         if support > best[0]:
             best = support, name, witness.slice(where.start, where.stop)
@@ -226,6 +229,43 @@ def _supported(
         *best[1:],
     )
 
+# %% ../../nbs/5_audit/support.ipynb #detectors-02
+def _looped(text: _Text, witnesses: Aligned, settings: Settings) -> list[tuple[int, int]]:
+    "Where the candidate says the same again and again."
+    return [(loop.start, loop.end) for loop in loops(text.raw)]
+
+
+def _unanchored(text: _Text, witnesses: Aligned, settings: Settings) -> list[tuple[int, int]]:
+    "Where no witness has the candidate's tokens, outside of loops and long enough to judge."
+    anchored = [
+        any(at is not None for at in places)
+        for places in zip(*(places for _, places in witnesses.values()))
+    ]
+    loop_places = _looped(text, witnesses, settings)
+    masked = {place for start, end in loop_places for place in range(start, end)}
+    apart = gaps(anchored, list(map(size, text.folded)), masked, settings.anchor_letters)
+    return [
+        (start, end)
+        for start, end in apart
+        if end - start >= settings.fewest_tokens
+        and sum(map(size, text.folded[start:end])) >= settings.fewest_letters
+    ]
+
+# %% ../../nbs/5_audit/support.ipynb #detectors-03
+@dataclass(frozen=True)
+class Detector:
+    "One way to find stretches of a hypothesis that are worth a look."
+
+    # from and to which of the candidate's tokens, before witnesses are asked
+    places: Callable[[_Text, Aligned, Settings], list[tuple[int, int]]]
+    by_words: bool = True  # whether a witness with the same words in any order supports them
+
+
+DETECTORS = {  # by the category of their spans, the least serious first
+    "loop": Detector(_looped, by_words=False),
+    "unsupported": Detector(_unanchored),
+}
+
 # %% ../../nbs/5_audit/support.ipynb #spans-04
 def unsupported_spans(
     candidate: str,  # raw hypothesis
@@ -239,29 +279,18 @@ def unsupported_spans(
     for name, raw in witnesses.items():
         witness = _Text.of(raw)
         aligned[name] = witness, anchors(text.folded, witness.folded)
-    looped = [(loop.start, loop.end) for loop in loops(candidate)]
-    anchored = [
-        any(at is not None for at in places)
-        for places in zip(*(places for _, places in aligned.values()))
-    ]
-    masked = {place for start, end in looped for place in range(start, end)}
-    apart = gaps(anchored, list(map(size, text.folded)), masked, settings.anchor_letters)
-    long_enough = [
-        (start, end)
-        for start, end in apart
-        if end - start >= settings.fewest_tokens
-        and sum(map(size, text.folded[start:end])) >= settings.fewest_letters
-    ]
     spans = [
         _supported(text, *place, category, aligned, settings)
-        for category, places in (("loop", looped), ("unsupported", long_enough))
-        for place in places
+        for category, detector in DETECTORS.items()
+        for place in detector.places(text, aligned, settings)
     ]
     below = (span for span in spans if span.support < settings.threshold)
     return sorted(below, key=lambda span: span.start)
 
 # %% ../../nbs/5_audit/support.ipynb #audit-02
-CATEGORIES = "equivalent", "loop", "unsupported"  # all that a machine may assign
+def categories() -> tuple[str, ...]:
+    "All that a machine may call an utterance, the least serious first."
+    return "equivalent", *DETECTORS
 
 
 @dataclass(frozen=True)
@@ -271,7 +300,7 @@ class AuditRow:
     id: str
     test_set: str
     hypothesis: str  # raw
-    category: str  # the worst of CATEGORIES; "" where it differs, unflagged
+    category: str  # the worst of `categories`; "" where it differs, unflagged
     spans: tuple[Span, ...]
     words: int  # tokens of the hypothesis
     unsupported_words: int  # those in spans, loops among them
@@ -288,7 +317,7 @@ def _row(prediction: Prediction, witnesses: Mapping[str, str], settings: Setting
         prediction.id,
         prediction.test_set,
         text,
-        max(flags, key=CATEGORIES.index, default=""),
+        max(flags, key=categories().index, default=""),
         tuple(spans),
         len(tokens(text)),
         sum(len(tokens(span.text)) for span in spans),
@@ -325,12 +354,9 @@ def audit_summary(
 ) -> dict[str, Interval]:
     "Shares of flagged utterances and words, with intervals; they are no fabrication rate."
     flags = [{span.category for span in row.spans} for row in rows]
-    unsupported, looped = (
-        sum(category in kinds for kinds in flags) for category in ("unsupported", "loop")
-    )
+    counts = {name: sum(name in kinds for kinds in flags) for name in reversed(DETECTORS)}
     return {
-        "unsupported_utterances": wilson(unsupported, len(rows)),
-        "loop_utterances": wilson(looped, len(rows)),
+        **{f"{name}_utterances": wilson(count, len(rows)) for name, count in counts.items()},
         "unsupported_words": bootstrap(
             [row.unsupported_words for row in rows],
             [row.words for row in rows],
