@@ -227,7 +227,7 @@ def _facts(story: ModelRecords) -> list[dict[str, Any]]:
         "made from": f"{model['source']}, revision {model['revision'] or DASH}",
         "recipe": _recipe(story.training.inputs["recipe"]),
         "corpus": _corpus(story),
-        "was training it worth it, judged before": _headroom(story),
+        "whether training was worth it, judged before": _headroom(story),
         "what the training's curves say": " ".join(curves),
         "texts compared after (normaliser)": _normaliser(inputs.get("normaliser", {})),
         "decoded with": ", ".join(decoding) or DASH,
