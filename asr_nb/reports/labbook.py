@@ -288,8 +288,8 @@ def _cell(run: RunFolder, name: str, metric: Metric) -> str:
         interval_text(change, difference=True) if change else "",
         verdict_html(word),
     ]
-    look = f' class="{verdict_class(word)}"' if verdict_class(word) else ""
-    return f"<td{look}>{'<br>'.join(filter(None, lines)) or DASH}</td>"
+    look = " ".join(filter(None, ("rate", verdict_class(word))))
+    return f'<td class="{look}">{"<br>".join(filter(None, lines)) or DASH}</td>'
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03
 @dataclass(frozen=True)
@@ -481,6 +481,7 @@ td, th { text-align: left; vertical-align: top; }
 .better { background: #e3f1e3; }
 .worse { background: #fbe3dd; color: #7a1200; }
 .verdict { min-width: 14rem; }
+.rate { min-width: 8.5rem; }
 .tick { font-size: 11px; text-anchor: middle; fill: #555; }
 .label { font-size: 12px; text-anchor: end; }
 .note { font-size: 12px; color: #555; }
