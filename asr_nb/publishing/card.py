@@ -266,12 +266,10 @@ def _warnings(story: ModelRecords) -> str:
 # %% ../../nbs/8_publishing/card.ipynb #text-03d
 READING = (
     "WER and CER (word and character error rate) are all errors of a test set over all its words "
-    "or characters. In brackets "
-    "stands the 95 % interval that comes from drawing speakers or recordings anew. The "
-    "difference is fine-tuned minus "
+    "or characters. In brackets stands the 95 % interval that comes from drawing speakers anew, or "
+    "recordings or utterances where speakers are not known. The difference is fine-tuned minus "
     "untouched on the same recordings: a minus means fewer errors. *Better* and *worse* are said "
-    "only where its interval "
-    "does not hold zero; *not shown* does not mean the same."
+    "only where its interval does not hold zero; *not shown* does not mean the same."
 )
 LIMITS = (
     "Do not use a transcript of this model as the only source for a name, a number or a "

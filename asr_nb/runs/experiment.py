@@ -209,7 +209,7 @@ def _located_model(model: ModelSpec, where: str, base: Path) -> ModelSpec:
     try:
         return dataclasses.replace(model, source=locate(model.source, model.family, base))
     except BadInput as error:
-        raise BadInput(f"{where}.{error.field}", error.value, error.allowed) from None
+        raise error.within(where) from None
 
 
 def _located(spec: CorpusSpec, base: Path) -> CorpusSpec:

@@ -102,8 +102,8 @@ _DEMO = [
         "full",
         learning_rate=1e-3,
         steps=250,
-        note="All weights of the embedded micro model: what fine-tuning can do, and what it makes "
-        "forget.",
+        note="All weights, at a rate for the embedded micro model: what fine-tuning can do, and "
+        "what it makes forget.",
     ),
     Recipe(
         "lora-all",
@@ -111,14 +111,15 @@ _DEMO = [
         learning_rate=3e-3,
         steps=250,
         scope="all-linear",
-        note="Adapters on every linear layer of the embedded micro model.",
+        note="Adapters on every linear layer, at a rate for the embedded micro model.",
     ),
     Recipe(
         "lora-attention",
         "lora",
         learning_rate=3e-3,
         steps=250,
-        note="Adapters on query and value only: learns less, and forgets less.",
+        note="Adapters on query and value only, at a rate for the embedded micro model: learns "
+        "less, and forgets less.",
     ),
     Recipe(
         "lora-endless-warmup",
