@@ -13,8 +13,8 @@ from scipy import special
 
 from ..checks import BadInput
 from .intervals import CONFIDENCE, percent, points
-from .significance import standard_error
-from .summary import FEWEST_FOR_INTERVAL
+from .blocks import standard_error
+from .rate_intervals import FEWEST_FOR_INTERVAL
 
 # %% auto #0
 __all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 'Power', 'rate_error', 'power_planned',

@@ -11,17 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..checks import BadInput
+from .blocks import blocks_of
 from .decoding import Prediction
-from .intervals import Interval, verdict_among
+from .intervals import Interval, verdict
 from .scoring import normalised, units
-from asr_nb.evaluation.significance import (
-    blocks_of,
-    bootstrap,
-    holm,
-    paired_bootstrap,
-    paired_p,
-)
-from .summary import FEWEST_FOR_INTERVAL, pair, scores_of
+from .rate_intervals import rate_interval
+from .significance import difference_interval, holm
+from .summary import pair, scores_of
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
@@ -134,7 +130,7 @@ class SliceRow:
     @property
     def verdict(self) -> str:
         "better, worse, maybe worse, not shown, no verdict; or nothing if there is one system only."
-        return verdict_among(self.difference, self.p)
+        return "" if self.difference is None else verdict(self.difference, p=self.p)
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-03
 @dataclass(frozen=True)
@@ -142,30 +138,19 @@ class _Set:
     "The counts of a test set under one system or two, ready to be cut."
 
     reference: np.ndarray
-    blocks: np.ndarray
+    blocks: np.ndarray  # whom each utterance belongs to
     errors: list[np.ndarray]  # of the first system, and the second
-    resamples: int
 
     def row(self, name: str, value: str, chosen: np.ndarray) -> SliceRow:
         "One slice, its p value not yet corrected."
         words, blocks = self.reference[chosen], self.blocks[chosen]
         errors = [system[chosen] for system in self.errors]
-        speaking = len(set(blocks[words > 0]))
-        enough = speaking >= FEWEST_FOR_INTERVAL
-
-        def rate(*wrong: np.ndarray) -> Interval:
-            method = bootstrap if len(wrong) == 1 else paired_bootstrap
-            interval = method(*wrong, words, blocks, self.resamples if enough else 1)
-            if enough or not interval.bounded:
-                return interval
-            note = f"only {speaking} blocks to draw from"
-            return replace(interval, low=None, high=None, note=note)
-
-        row = SliceRow(name, value, int(chosen.sum()), rate(errors[-1]))
+        rates = [rate_interval(wrong, words, blocks) for wrong in errors]
+        row = SliceRow(name, value, int(chosen.sum()), rates[-1])
         if len(errors) == 1:
             return row
-        p = paired_p(*errors, words, blocks) if enough else None
-        return replace(row, before=rate(errors[0]), difference=rate(*errors), p=p)
+        difference = difference_interval(*errors, words, blocks)
+        return replace(row, before=rates[0], difference=difference, p=difference.p)
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-04
 def _corrected(rows: Sequence[SliceRow]) -> list[SliceRow]:
@@ -187,7 +172,6 @@ def slice_table(
     before: Sequence[Prediction] | None = None,  # of the same utterances
     columns: Mapping[str, Sequence[str]] | None = None,  # by `slices_of`, the default
     unit: str = "",  # word or character; the default is what the normaliser counts
-    resamples: int = 2000,
 ) -> list[SliceRow]:
     "The whole set, then its slices, worst first. Raises BadInput."
     if before is not None:  # in the order of `after`, which is that of the columns
@@ -202,8 +186,8 @@ def slice_table(
         scores_of(rows, normalise) for rows in ((after,) if before is None else (before, after))
     ]
     counts = [{"": s.primary, "word": s.words, "character": s.characters}[unit] for s in scores]
-    errors, blocks = [count.errors for count in counts], np.array(blocks_of(after)[0])
-    whole = _Set(counts[0].reference, blocks, errors, resamples)
+    blocks = np.array(blocks_of(after)[0], object)
+    whole = _Set(counts[0].reference, blocks, [count.errors for count in counts])
     cuts = [
         (name, value, np.array(values) == value)
         for name, values in columns.items()

@@ -32,7 +32,8 @@ from asr_nb.evaluation.intervals import (
 )
 from ..evaluation.power import power_of_baseline, power_of_difference
 from ..evaluation.scoring import unit_of
-from ..evaluation.significance import block_warning, blocks_of, holm
+from ..evaluation.blocks import block_warning, blocks_of
+from ..evaluation.significance import holm
 from ..evaluation.slices import EDGES, UNITS, SliceRow, bands, slice_table, slices_of
 from ..evaluation.summary import change, headline_rate, pair, scores_of
 from ..preprocessing.text.normalisers import Normaliser
@@ -549,5 +550,5 @@ def record_comparisons(
         number = f"_{names.index(row.value)}" if len(names) > 2 else ""
         run.metric(f"{row.slice}.{headline_rate(normalise)}{CHANGE}{number}", row.difference)
     for name in dict.fromkeys(row.slice for row in rows):
-        if doubt := block_warning(*blocks_of(systems[names[0]][name])):
+        if doubt := block_warning(systems[names[0]][name]):
             run.warn(f"{name}: {doubt}")
