@@ -50,12 +50,12 @@ def _all_signs(blocks: int) -> np.ndarray:
 def _halves(difference: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "The lower and the higher rate of each split's halves; infinite where one has no words."
     lows, highs, total = [], [], np.array([difference.sum(), words.sum()])
-    counts = np.stack([difference, words], 1)
+    counts, least = np.stack([difference, words], 1), 1e-9 * total[1]  # rounding is no word
     for signs in _signs(len(words)):
         swing = signs.astype(np.float64) @ counts if len(words) < 64 else signs @ counts
         sides = np.stack([total - swing, total + swing])  # twice the sums of each half
-        full = (sides[..., 1] > 0.5).all(0)
-        rates = sides[..., 0] / np.maximum(sides[..., 1], 0.5)
+        full = (sides[..., 1] > least).all(0)
+        rates = sides[..., 0] / np.maximum(sides[..., 1], least)
         lows.append(np.where(full, rates.min(0), -np.inf))
         highs.append(np.where(full, rates.max(0), np.inf))
     return np.concatenate(lows), np.concatenate(highs)

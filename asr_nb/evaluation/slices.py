@@ -13,7 +13,7 @@ import numpy as np
 from ..checks import BadInput
 from .blocks import blocks_of
 from .decoding import Prediction
-from .intervals import Interval, verdict
+from .intervals import NO_VERDICT, Interval, verdict
 from .scoring import normalised, units
 from .rate_intervals import rate_interval
 from .significance import difference_interval, holm
@@ -130,7 +130,7 @@ class SliceRow:
     @property
     def verdict(self) -> str:
         "better, worse, maybe worse, not shown, no verdict; or nothing if there is one system only."
-        return "" if self.difference is None else verdict(self.difference, p=self.p)
+        return "" if self.difference is None else verdict(self.difference, p=self.p) or NO_VERDICT
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-03
 @dataclass(frozen=True)
