@@ -26,25 +26,33 @@ FEWEST_FOR_VERDICT = 6  # blocks: 2 ** -5 is the first p value below 5 %
 CHUNK = 4_000_000  # signs held at a time
 
 
-def _signs(blocks: int) -> Iterator[np.ndarray]:
-    "Signs of blocks, float32 of shape (splits, blocks): all splits, or SPLITS of them; in chunks."
-    if 2 ** (blocks - 1) <= SPLITS:
-        yield _all_signs(blocks)
-        return
-    generator, step = np.random.Generator(np.random.PCG64(0)), max(1, CHUNK // blocks)
-    yield np.ones((1, blocks), np.float32)  # as it is
-    for start in range(1, SPLITS, step):
-        rows = min(step, SPLITS - start)
-        drawn = np.frombuffer(generator.bytes(rows * -(-blocks // 8)), np.uint8)
-        bits = np.unpackbits(drawn.reshape(rows, -1), axis=1, count=blocks)
-        yield 1 - 2 * bits.astype(np.float32)
+def _drawn_signs(blocks: int, splits: int, generator: np.random.Generator) -> np.ndarray:
+    "Random signs, float32 of shape (splits, blocks)."
+    drawn = np.frombuffer(generator.bytes(splits * -(-blocks // 8)), np.uint8)
+    bits = np.unpackbits(drawn.reshape(splits, -1), axis=1, count=blocks)
+    return 1 - 2 * bits.astype(np.float32)
 
 
 @lru_cache(maxsize=16)
-def _all_signs(blocks: int) -> np.ndarray:
-    "Every split of so many blocks in two, the first block on one side."
-    places = np.arange(2 ** (blocks - 1))[:, None] >> np.arange(blocks)
-    return (1 - 2 * (places & 1)).astype(np.float32)
+def _few_signs(blocks: int) -> np.ndarray:
+    "Every split of so many blocks in two, the first block on one side; SPLITS of them if many."
+    if 2 ** (blocks - 1) <= SPLITS:
+        places = np.arange(2 ** (blocks - 1))[:, None] >> np.arange(blocks)
+        return (1 - 2 * (places & 1)).astype(np.float32)
+    signs = _drawn_signs(blocks, SPLITS, np.random.default_rng(0))
+    signs[0] = 1  # as it is
+    return signs
+
+
+def _signs(blocks: int) -> Iterator[np.ndarray]:
+    "Signs of blocks for SPLITS splits, or for every one, in chunks."
+    if blocks * SPLITS <= CHUNK:
+        yield _few_signs(blocks)
+        return
+    generator, step = np.random.default_rng(0), max(1, CHUNK // blocks)
+    yield np.ones((1, blocks), np.float32)  # as it is
+    for start in range(1, SPLITS, step):
+        yield _drawn_signs(blocks, min(step, SPLITS - start), generator)
 
 # %% ../../nbs/4_evaluation/significance.ipynb #halves-02
 def _halves(difference: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
