@@ -70,8 +70,12 @@ def mapsswe(
     alignments_a: Iterable[Sequence[Op]],  # of the first system, utterance by utterance
     alignments_b: Iterable[Sequence[Op]],  # of the second, of the same references
 ) -> MatchedPairs:
-    "NIST's test on two systems' alignments (Gillick and Cox 1989); for dozens of segments or more."
-    pairs = [segments(a, b) for a, b in zip(alignments_a, alignments_b, strict=True)]
+    """NIST's test on two systems' alignments (Gillick and Cox 1989); for dozens of segments or
+    more. Raises BadInput."""
+    first, second = list(alignments_a), list(alignments_b)
+    if len(first) != len(second):
+        raise BadInput("alignments_b", len(second), f"{len(first)} utterances are needed")
+    pairs = [segments(a, b) for a, b in zip(first, second)]
     errors = np.array([pair for counts in pairs for pair in counts], float).reshape(-1, 2)
     difference = errors[:, 1] - errors[:, 0]
     counts = len(errors), *map(int, errors.sum(0))

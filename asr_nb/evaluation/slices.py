@@ -37,13 +37,13 @@ FEWEST_NUMBERS = 7  # as many different ones, and a tag is banded
 
 def thirds(values: Iterable[float | None]) -> tuple[float, ...]:
     "Where a third and two thirds of the known values lie below, to 3 digits."
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and np.isfinite(value)]
     ends = np.quantile(known, (1 / 3, 2 / 3)) if known else ()
     return tuple(sorted({float(f"{end:.3g}") for end in ends}))
 
 
 def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = "") -> list[str]:
-    "The name of the band in which each value lies."
+    "The name of the band in which each value lies; NaN is not known."
 
     def place(edge: float) -> str:
         return f"{edge:g} {unit}".strip()
@@ -52,9 +52,10 @@ def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = ""
     names = (
         [f"under {place(edges[0])}", *between, f"{place(edges[-1])} and over"] if edges else ["any"]
     )
+    known = [None if value is None or np.isnan(value) else value for value in values]
     return [
         NOT_KNOWN if value is None else names[int(np.searchsorted(edges, value, "right"))]
-        for value in values
+        for value in known
     ]
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02
