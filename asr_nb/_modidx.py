@@ -238,6 +238,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'asr_nb/evaluation/headroom.py'),
                                             'asr_nb.evaluation.headroom._closes': ( '4_evaluation/headroom.html#_closes',
                                                                                     'asr_nb/evaluation/headroom.py'),
+                                            'asr_nb.evaluation.headroom._ends': ( '4_evaluation/headroom.html#_ends',
+                                                                                  'asr_nb/evaluation/headroom.py'),
                                             'asr_nb.evaluation.headroom._fall': ( '4_evaluation/headroom.html#_fall',
                                                                                   'asr_nb/evaluation/headroom.py'),
                                             'asr_nb.evaluation.headroom._kind': ( '4_evaluation/headroom.html#_kind',

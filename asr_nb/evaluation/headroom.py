@@ -15,8 +15,8 @@ from .power import Power, blocks_needed
 from ..findings import Finding
 
 # %% auto #0
-__all__ = ['VERDICTS', 'ASKS', 'DOUBTS', 'THRESHOLDS', 'WORTH', 'BEST_GAIN', 'FALL', 'CARRIED', 'Base', 'Probe', 'Verdict',
-           'Threshold', 'threshold_of', 'verdict_on_training']
+__all__ = ['VERDICTS', 'ASKS', 'DOUBTS', 'THRESHOLDS', 'WORTH', 'BEST_GAIN', 'FACTOR', 'FALL', 'CARRIED', 'Base', 'Probe',
+           'Verdict', 'Threshold', 'threshold_of', 'verdict_on_training']
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #values-02
 @dataclass(frozen=True)
@@ -95,6 +95,9 @@ THRESHOLDS = {  # priors by metric; another than these has characters in it, as 
 WORTH = 0.20
 # Of the errors, the most that fine-tuning took away in pareto-fr-zh (Chinese, medium).
 BEST_GAIN = 0.54
+# Without an interval, the rate may be so many times higher or lower. A rule of thumb: speakers
+# differ by 40 % of the rate (`power.SPREAD`), and four of them leave their mean that uncertain.
+FACTOR = 2
 # Of the loss: less is not called a fall, because a dev set is a sample and a probe is short.
 FALL = 0.02
 # Of the fall on what was trained on, the part that must be seen on dev. A rule of thumb: in the
@@ -118,21 +121,28 @@ def threshold_of(metric: str, rate: float | None = None) -> Threshold:
     return Threshold(rate, "the stated threshold")
 
 
+def _ends(rate: Interval) -> tuple[float, float]:
+    "Between what the rate lies: its interval, or a guess without one."
+    if rate.bounded:
+        return rate.low, rate.high
+    return rate.value / FACTOR, rate.value * FACTOR
+
+
 def _need(base: Base, target: float, threshold: Threshold) -> Finding:
     "Whether the rate is too high, by the whole of its interval."
     rate, text = base.rate, f"{base.metric} {base.rate} on dev"
-    line = target or threshold.rate
+    line, (low, high) = target or threshold.rate, _ends(rate)
     name = f"the target of {percent(target)}" if target else f"{percent(line)}, {threshold.source}"
     if rate.value == 0:
         return _reason("good-enough", f"{text}: without an error, no gain can be seen")
-    if (rate.low if rate.bounded else rate.value) > line:
+    if low > line:
         if target:
             return _reason("gap", f"{text} is {points(rate.value - target)} above {name}")
         return _reason("gap", f"{text} is above {name}; no target is stated")
-    if rate.bounded and rate.high <= line:
+    if high <= line:
         more = "" if target else "; state a target if less is needed"
         return _reason("good-enough", f"{text} is not above {name}{more}")
-    why = "the interval holds both" if rate.bounded else "it has no interval"
+    why = "the interval holds both" if rate.bounded else "without an interval that is open"
     return _reason("open", f"{text} may be above {name}, or below: {why}")
 
 # %% ../../nbs/4_evaluation/headroom.ipynb #need-02b
@@ -184,8 +194,7 @@ def _shows(base: Base, target: float, power: Power | None) -> Finding:
     if power is None or power.smallest is None:
         why = power.assumptions if power else "it was not decoded"
         return _reason("power-unknown", f"what the test set can show is not known ({why})")
-    rate, smallest = base.rate, power.smallest
-    most = rate.high if rate.bounded else rate.value
+    rate, smallest, (_, most) = base.rate, power.smallest, _ends(base.rate)
     text = f"the test set can show {points(smallest)} and more"
     if smallest > most:
         text += f"; without any error a model would gain {100 * most:.1f} at most"
