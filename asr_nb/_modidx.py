@@ -460,6 +460,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'asr_nb/evaluation/slices.py'),
                                           'asr_nb.evaluation.slices._corrected': ( '4_evaluation/slices.html#_corrected',
                                                                                    'asr_nb/evaluation/slices.py'),
+                                          'asr_nb.evaluation.slices._known': ( '4_evaluation/slices.html#_known',
+                                                                               'asr_nb/evaluation/slices.py'),
                                           'asr_nb.evaluation.slices._number': ( '4_evaluation/slices.html#_number',
                                                                                 'asr_nb/evaluation/slices.py'),
                                           'asr_nb.evaluation.slices._pace': ( '4_evaluation/slices.html#_pace',

@@ -35,7 +35,10 @@ def _columns(alignment: Sequence[Op]) -> tuple[list[str], list[int]]:
 
 def segments(a: Sequence[Op], b: Sequence[Op]) -> list[tuple[int, int]]:
     "Errors of both in each segment of one utterance. Raises BadInput for two different references."
-    (reference, wrong_a), (other, wrong_b) = _columns(a), _columns(b)
+    try:
+        (reference, wrong_a), (other, wrong_b) = _columns(a), _columns(b)
+    except (TypeError, ValueError):
+        raise BadInput("alignments", "no steps", "what `scoring.align` returns") from None
     if reference != other:
         raise BadInput("alignments", " ".join(other)[:60], "both systems need the same references")
     segments, errors, right = [], (0, 0), 0

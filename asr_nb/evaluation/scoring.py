@@ -198,8 +198,8 @@ def score(
 ) -> Scores:
     "Hold each hypothesis against its reference. Raises BadInput for other numbers, or no text."
     for field, texts in ("references", references), ("hypotheses", hypotheses):
-        if isinstance(texts, str):
-            raise BadInput(field, "one text", "a list of texts is needed")
+        if isinstance(texts, str) or not hasattr(texts, "__len__"):
+            raise BadInput(field, type(texts).__name__, "a list of texts is needed")
         for place, text in enumerate(texts):
             string(f"{field}[{place}]", text)
     if len(references) != len(hypotheses):

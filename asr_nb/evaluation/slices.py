@@ -35,9 +35,18 @@ UNITS = {"duration": "s", "age": "years", "speaking rate": "a second", "level": 
 FEWEST_NUMBERS = 7  # as many different ones, and a tag is banded
 
 
+def _known(values: Iterable[float | None]) -> list[float | None]:
+    "The numbers, None for NaN: infinity is the level of silence. Raises BadInput for no numbers."
+    try:
+        numbers = [None if value is None else float(value) for value in values]
+    except (TypeError, ValueError):
+        raise BadInput("values", "no numbers", "a number for each, or None") from None
+    return [None if value is None or np.isnan(value) else value for value in numbers]
+
+
 def thirds(values: Iterable[float | None]) -> tuple[float, ...]:
     "Where a third and two thirds of the known values lie below, to 3 digits."
-    known = [value for value in values if value is not None and np.isfinite(value)]
+    known = [value for value in _known(values) if value is not None and np.isfinite(value)]
     ends = np.quantile(known, (1 / 3, 2 / 3)) if known else ()
     return tuple(sorted({float(f"{end:.3g}") for end in ends}))
 
@@ -52,10 +61,9 @@ def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = ""
     names = (
         [f"under {place(edges[0])}", *between, f"{place(edges[-1])} and over"] if edges else ["any"]
     )
-    known = [None if value is None or np.isnan(value) else value for value in values]
     return [
         NOT_KNOWN if value is None else names[int(np.searchsorted(edges, value, "right"))]
-        for value in known
+        for value in _known(values)
     ]
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02
