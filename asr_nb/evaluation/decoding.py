@@ -53,7 +53,7 @@ class Prediction:
         string("reference", self.reference)
         string("hypothesis", self.hypothesis)
 
-
+# %% ../../nbs/4_evaluation/decoding.ipynb #prediction-02b
 def predict(utterance: Utterance, hypothesis: Hypothesis, test_set: str) -> Prediction:
     "Put utterance and hypothesis together. Raises BadInput for a probability that is not finite."
     if not all(map(math.isfinite, hypothesis.log_probabilities)):

@@ -80,9 +80,25 @@ class CorpusSpec:
         one_of("privacy", self.privacy, PRIVACY)
         steps_from(self.process)
 
+# %% ../../nbs/6_runs/experiment.ipynb #experiment-01b
+class _Parts:
+    "What finds the parts of an experiment by name."
+
+    def model(self, name: str) -> ModelSpec:
+        "The model or witness of that name; raises BadInput."
+        return _named("model", name, self.models + self.witnesses)
+
+    def recipe(self, name: str) -> Recipe:
+        "The recipe of that name; raises BadInput."
+        return _named("recipe", name, self.recipes)
+
+    def corpus_named(self, name: str) -> CorpusSpec:
+        "The set of that name; raises BadInput."
+        return _named("set", name, self.sets)
+
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-02
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(_Parts):
     "A question, and the runs that answer it. Raises BadInput for parts that don't go together."
 
     name: str
@@ -109,18 +125,6 @@ class Experiment:
     def private(self) -> bool:
         "Whether anything in it must not be shown."
         return any(spec.privacy == "private" for spec in self.sets)
-
-    def model(self, name: str) -> ModelSpec:
-        "The model or witness of that name; raises BadInput."
-        return _named("model", name, self.models + self.witnesses)
-
-    def recipe(self, name: str) -> Recipe:
-        "The recipe of that name; raises BadInput."
-        return _named("recipe", name, self.recipes)
-
-    def corpus_named(self, name: str) -> CorpusSpec:
-        "The set of that name; raises BadInput."
-        return _named("set", name, self.sets)
 
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-03
 def _named(kind: str, name: str, items: Iterable[Any]) -> Any:
