@@ -4,15 +4,25 @@ error of numpy, never NaN in a table."""
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from asr_nb.checks import BadInput
 from asr_nb.evaluation import errors, matched_pairs, power, scoring, significance, slices
-from asr_nb.evaluation.decoding import Prediction
-from asr_nb.preprocessing.corpus.utterances import Utterance
+from asr_nb.evaluation.decoding import Prediction, read_predictions, write_predictions
+from asr_nb.evaluation.summary import pair
+from asr_nb.preprocessing.corpus.utterances import (
+    Utterance,
+    utterance_from_row,
+    utterance_to_row,
+)
+from asr_nb.preprocessing.sources.rows import Unreadable, read_utterance
 from asr_nb.preprocessing.text.normalisers import normaliser
+from asr_nb.runs.executors import run_local
+from asr_nb.runs.experiment import load_experiment
+from asr_nb.runs.record import read_result
 
 BASIC = normaliser("basic")
 # To be taken away with the new evaluation/significance, which these tests were written for.
@@ -171,3 +181,50 @@ def test_blocks_of_different_names_are_apart(pair: tuple[Any, Any]) -> None:
     blocks = [pair[n % 2] for n in range(6)]
     assert significance.bootstrap(COUNTS, WORDS, blocks).blocks == 2
     assert power.power_of_baseline(COUNTS, WORDS, blocks).blocks == 2
+
+
+@pytest.mark.parametrize("duration", ["nan", "inf", "1e999", "-1", math.inf, "one"])
+def test_a_row_whose_length_is_no_number_is_set_aside(duration: Any) -> None:
+    columns = {"audio": "audio", "text": "text", "duration": "duration"}
+    row = {"audio": "a.wav", "text": "a b", "duration": duration}
+    with pytest.raises(Unreadable, match="duration: not a length"):
+        read_utterance(row, columns, None, "a", "en")
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", '"nan"', "-1", '"x"', "null"])
+def test_a_file_of_predictions_with_an_odd_length_is_refused(tmp_path: Path, number: str) -> None:
+    path = write_predictions(ROWS, tmp_path / "predictions.jsonl")
+    path.write_text(path.read_text("utf-8").replace("1.5", number, 1), "utf-8")
+    with pytest.raises(BadInput, match="predictions.jsonl line 1"):
+        read_predictions(path)
+
+
+def test_a_file_of_predictions_in_latin_1_is_refused(tmp_path: Path) -> None:
+    path = write_predictions(ROWS, tmp_path / "predictions.jsonl")
+    path.write_bytes(path.read_bytes().replace(b"a x c", "å x c".encode("latin-1")))
+    with pytest.raises(BadInput, match="predictions.jsonl line 1: .*UTF-8"):
+        read_predictions(path)
+
+
+def test_a_manifest_of_a_store_with_an_odd_length_is_refused() -> None:
+    row = utterance_to_row(Utterance("u", "a b", "en", 1.5))
+    with pytest.raises(BadInput, match="duration"):
+        utterance_from_row({**row, "duration": math.inf})
+
+
+def test_a_record_with_nan_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"status": "finished", "metrics": {"a": NaN}}')
+    with pytest.raises(BadInput, match="NaN is not JSON"):
+        read_result(tmp_path)
+
+
+def test_two_predictions_for_an_utterance_are_refused() -> None:
+    for first, second in ((ROWS, [*ROWS, ROWS[0]]), ([*ROWS, ROWS[0]], ROWS)):
+        with pytest.raises(BadInput, match="id: 'u0'.*one prediction"):
+            pair(first, second)
+
+
+def test_a_limit_of_nan_hours_is_refused(tmp_path: Path) -> None:
+    experiment = load_experiment("toy")
+    with pytest.raises(BadInput, match="hours: nan"):
+        run_local(experiment, [], tmp_path, hours=math.nan)
