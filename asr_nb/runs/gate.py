@@ -247,7 +247,7 @@ def sweep_rows(known: Mapping[str, Evidence]) -> list[dict[str, str]]:
                 f"{base.metric} on dev": interval_text(base.rate),
                 "n": str(base.rate.n),
                 "real-time factor": DASH if base.speed is None else f"{base.speed:.3f}",
-                "smallest difference that test can show": "none"
+                "smallest difference that test can show": "not known"
                 if small is None
                 else points(small),
             }
