@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from ..checks import BadInput, canonical_json, sha256
+from ..checks import BadInput, canonical_json, sha256, string
 from ..preprocessing.text.asian import UNSPACED
 from ..preprocessing.text.spelling import Normaliser
 
@@ -196,7 +196,12 @@ def score(
     hypotheses: Sequence[str],  # raw, in the same order
     normaliser: Normaliser,  # applied to both sides
 ) -> Scores:
-    "Hold each hypothesis against its reference. Raises BadInput if their numbers differ."
+    "Hold each hypothesis against its reference. Raises BadInput for other numbers, or no text."
+    for field, texts in ("references", references), ("hypotheses", hypotheses):
+        if isinstance(texts, str) or not hasattr(texts, "__len__"):
+            raise BadInput(field, type(texts).__name__, "a list of texts is needed")
+        for place, text in enumerate(texts):
+            string(f"{field}[{place}]", text)
     if len(references) != len(hypotheses):
         raise BadInput("hypotheses", len(hypotheses), f"there are {len(references)} references")
     sides = ([normalised(text, normaliser) for text in texts] for texts in (references, hypotheses))
@@ -253,9 +258,9 @@ def _kind(item: tuple[int, str]) -> str | int:
 
 
 def tokens(text: str) -> list[Token]:
-    "The tokens of a raw text with their places in it."
+    "The tokens of a raw text with their places in it. Raises BadInput for what is no text."
     row = []
-    for kind, group in itertools.groupby(enumerate(text), _kind):
+    for kind, group in itertools.groupby(enumerate(string("text", text)), _kind):
         places = [place for place, _ in group]
         start, end = places[0], places[-1] + 1
         plain = unicodedata.normalize("NFKC", text[start:end]).casefold()

@@ -31,15 +31,24 @@ UNITS = {"duration": "s", "age": "years", "speaking rate": "a second", "level": 
 FEWEST_NUMBERS = 7  # as many different ones, and a tag is banded
 
 
+def _known(values: Iterable[float | None]) -> list[float | None]:
+    "The numbers, None for NaN: infinity is the level of silence. Raises BadInput for no numbers."
+    try:
+        numbers = [None if value is None else float(value) for value in values]
+    except (TypeError, ValueError):
+        raise BadInput("values", "no numbers", "a number for each, or None") from None
+    return [None if value is None or np.isnan(value) else value for value in numbers]
+
+
 def thirds(values: Iterable[float | None]) -> tuple[float, ...]:
     "Where a third and two thirds of the known values lie below, to 3 digits."
-    known = [value for value in values if value is not None]
+    known = [value for value in _known(values) if value is not None and np.isfinite(value)]
     ends = np.quantile(known, (1 / 3, 2 / 3)) if known else ()
     return tuple(sorted({float(f"{end:.3g}") for end in ends}))
 
 
 def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = "") -> list[str]:
-    "The name of the band in which each value lies."
+    "The name of the band in which each value lies; NaN is not known."
 
     def place(edge: float) -> str:
         return f"{edge:g} {unit}".strip()
@@ -50,7 +59,7 @@ def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = ""
     )
     return [
         NOT_KNOWN if value is None else names[int(np.searchsorted(edges, value, "right"))]
-        for value in values
+        for value in _known(values)
     ]
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02

@@ -9,6 +9,7 @@ __all__ = ['Counts', 'SPEECH', 'NONSPEECH', 'RATES', 'METRICS', 'scores_of', 'he
 
 # %% ../../nbs/4_evaluation/summary.ipynb #imports-01
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -199,6 +200,12 @@ def pair(
     sets = sorted({row.test_set for row in [*before, *after]})
     if len(sets) != 1:
         raise BadInput("test_set", sets, "one and the same set")
+    for rows in (before, after):
+        twice = [id for id, times in Counter(row.id for row in rows).items() if times > 1]
+        if twice:
+            raise BadInput(
+                "id", twice[0], f"one prediction for an utterance; {len(twice)} have more"
+            )
     by_id = {row.id: row for row in after}
     strange = {row.id for row in before} ^ by_id.keys()
     if strange:

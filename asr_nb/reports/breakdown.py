@@ -238,8 +238,8 @@ def slice_finding(
         lost = [slice_label(row, redactor) for row in slices if row.verdict == WORSE]
         tested = sum(row.p is not None for row in slices)
         parts.append(
-            f"For certain (Holm over {tested} comparisons) "
-            + (f"WORSE: {', '.join(lost)}." if lost else "none got worse.")
+            f"In {tested} comparisons, at a risk of 5 % for all together (Holm): "
+            + (f"WORSE: {', '.join(lost)}." if lost else "none is shown to be worse.")
             if tested
             else "So nothing is said of which of them got better or worse."
         )

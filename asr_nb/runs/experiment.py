@@ -80,34 +80,9 @@ class CorpusSpec:
         one_of("privacy", self.privacy, PRIVACY)
         steps_from(self.process)
 
-# %% ../../nbs/6_runs/experiment.ipynb #experiment-02
-@dataclass(frozen=True)
-class Experiment:
-    "A question, and the runs that answer it. Raises BadInput for parts that don't go together."
-
-    name: str
-    question: str
-    corpus: CorpusSpec  # trained on; its test split is the first test set
-    models: tuple[ModelSpec, ...]
-    tests: tuple[CorpusSpec, ...] = ()  # further test sets
-    recipes: tuple[Recipe, ...] = ()  # none: the models only decode
-    witnesses: tuple[ModelSpec, ...] = ()  # further models that only decode, for the audit
-    normaliser: str = "basic"
-    notes: str = ""
-    target: float = 0.0  # error rate on the corpus that is good enough, a fraction; 0: not stated
-    probe_steps: int = 0  # steps of the probe of each model and recipe; 0: no probe
-
-    def __post_init__(self):
-        _check_experiment(self)
-
-    @property
-    def sets(self) -> tuple[CorpusSpec, ...]:  # the corpus first
-        return (self.corpus, *self.tests)
-
-    @property
-    def private(self) -> bool:
-        "Whether anything in it must not be shown."
-        return any(spec.privacy == "private" for spec in self.sets)
+# %% ../../nbs/6_runs/experiment.ipynb #experiment-01b
+class _Parts:
+    "What finds the parts of an experiment by name."
 
     def model(self, name: str) -> ModelSpec:
         "The model or witness of that name; raises BadInput."
@@ -121,6 +96,36 @@ class Experiment:
         "The set of that name; raises BadInput."
         return _named("set", name, self.sets)
 
+# %% ../../nbs/6_runs/experiment.ipynb #experiment-02
+@dataclass(frozen=True)
+class Experiment(_Parts):
+    "A question, and the runs that answer it. Raises BadInput for parts that don't go together."
+
+    name: str
+    question: str
+    corpus: CorpusSpec  # trained on; its test split is the first test set
+    models: tuple[ModelSpec, ...]
+    tests: tuple[CorpusSpec, ...] = ()  # further test sets
+    recipes: tuple[Recipe, ...] = ()  # none: the models only decode
+    witnesses: tuple[ModelSpec, ...] = ()  # further models that only decode, for the audit
+    normaliser: str = "basic"
+    notes: str = ""
+    target: float = 0.0  # error rate on the corpus that is good enough, a fraction; 0: not stated
+    probe_steps: int = 0  # steps of the probe of each model and recipe; 0: no probe
+    gate_threshold: float | None = None  # in place of a target, a fraction; None: a prior
+
+    def __post_init__(self):
+        _check_experiment(self)
+
+    @property
+    def sets(self) -> tuple[CorpusSpec, ...]:  # the corpus first
+        return (self.corpus, *self.tests)
+
+    @property
+    def private(self) -> bool:
+        "Whether anything in it must not be shown."
+        return any(spec.privacy == "private" for spec in self.sets)
+
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-03
 def _named(kind: str, name: str, items: Iterable[Any]) -> Any:
     "The item of that name. Raises BadInput."
@@ -131,9 +136,10 @@ def _named(kind: str, name: str, items: Iterable[Any]) -> Any:
 def _check_experiment(lab: Experiment) -> None:
     "Raise BadInput for the first part of an experiment that can't be used."
     plain_name(lab.name)
-    if not 0 <= lab.target < 1:
-        allowed = "an error rate as a fraction: 0.08 means 8 %; 0: none"
-        raise BadInput("target", lab.target, allowed)
+    for name, rate in ("target", lab.target), ("gate_threshold", lab.gate_threshold or 0.0):
+        if not 0 <= rate < 1:
+            allowed = "an error rate as a fraction: 0.08 means 8 %; 0: none"
+            raise BadInput(name, rate, allowed)
     if lab.probe_steps < 0:
         raise BadInput("probe_steps", lab.probe_steps, "a number of steps; 0: no probe")
     if not lab.models:

@@ -24,7 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import asr_nb
-from ..checks import BadInput, canonical_json, from_mapping, one_of, sha256, write_atomic
+from asr_nb.checks import (
+    BadInput,
+    canonical_json,
+    from_mapping,
+    one_of,
+    sha256,
+    strict_json,
+    write_atomic,
+)
 from ..evaluation.intervals import CHANGE, DASH, interval_text
 from .privacy import NOTE, PRIVATE, is_private, place_in_run, private_folder, redactor_of
 
@@ -78,7 +86,7 @@ def read_result(folder: str | Path) -> Record | None:
     "The record of a run folder, or None if there is none. Raises BadInput if it can't be read."
     path = Path(folder) / RESULT
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = strict_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
