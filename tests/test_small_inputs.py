@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from asr_nb.checks import BadInput
-from asr_nb.evaluation import errors, matched_pairs, power, scoring, significance, slices
+from asr_nb.evaluation import (
+    blocks,
+    errors,
+    matched_pairs,
+    power,
+    rate_intervals,
+    scoring,
+    significance,
+    slices,
+)
 from asr_nb.evaluation.decoding import Prediction, read_predictions, write_predictions
 from asr_nb.evaluation.summary import pair
 from asr_nb.preprocessing.corpus.utterances import (
@@ -25,8 +34,6 @@ from asr_nb.runs.experiment import load_experiment
 from asr_nb.runs.record import read_result
 
 BASIC = normaliser("basic")
-# To be taken away with the new evaluation/significance, which these tests were written for.
-SOON = pytest.mark.xfail(reason="evaluation/significance is being rewritten", strict=False)
 ODD = (None, math.nan, math.inf, -math.inf, -1, 2.5, "", "x", [], {})
 COUNTS = [1, 0, 2, 1, 0, 3]
 WORDS = [9, 8, 7, 9, 8, 7]
@@ -100,25 +107,29 @@ TEXTS: dict[str, Call] = {
     "segments": lambda odd: matched_pairs.segments(ALIGNED[0], odd),
 }
 SIGNIFICANCE: dict[str, Call] = {
-    "wilson k": lambda odd: significance.wilson(odd, 10),
-    "wilson n": lambda odd: significance.wilson(0, odd),
-    "bootstrap errors": lambda odd: significance.bootstrap(odd, WORDS, BLOCKS),
-    "bootstrap an error": lambda odd: significance.bootstrap(with_odd(COUNTS, odd), WORDS, BLOCKS),
-    "bootstrap a word": lambda odd: significance.bootstrap(COUNTS, with_odd(WORDS, odd), BLOCKS),
-    "bootstrap resamples": lambda odd: significance.bootstrap(COUNTS, WORDS, BLOCKS, odd),
-    "bootstrap seed": lambda odd: significance.bootstrap(COUNTS, WORDS, BLOCKS, seed=odd),
-    "paired_bootstrap an error": lambda odd: significance.paired_bootstrap(
-        COUNTS, with_odd(COUNTS, odd), WORDS, BLOCKS
+    "wilson k": lambda odd: rate_intervals.wilson(odd, 10),
+    "wilson n": lambda odd: rate_intervals.wilson(0, odd),
+    "rate_interval errors": lambda odd: rate_intervals.rate_interval(odd, WORDS, BLOCKS),
+    "rate_interval an error": lambda odd: rate_intervals.rate_interval(
+        with_odd(COUNTS, odd), WORDS, BLOCKS
     ),
-    "standard_error a word": lambda odd: significance.standard_error(
+    "rate_interval a word": lambda odd: rate_intervals.rate_interval(
         COUNTS, with_odd(WORDS, odd), BLOCKS
     ),
-    "paired_p an error": lambda odd: significance.paired_p(
+    "share_interval a clip": lambda odd: rate_intervals.share_interval(
+        with_odd([1, 0, 1, 0, 0, 1], odd), BLOCKS
+    ),
+    "difference_interval an error": lambda odd: significance.difference_interval(
         COUNTS, with_odd(COUNTS, odd), WORDS, BLOCKS
+    ),
+    "difference_interval a word": lambda odd: significance.difference_interval(
+        COUNTS, COUNTS[::-1], with_odd(WORDS, odd), BLOCKS
+    ),
+    "standard_error a word": lambda odd: blocks.standard_error(
+        COUNTS, with_odd(WORDS, odd), BLOCKS
     ),
     "mcnemar a_only": lambda odd: significance.mcnemar(odd, 3),
     "mcnemar b_only": lambda odd: significance.mcnemar(3, odd),
-    "slice_table resamples": lambda odd: slices.slice_table(ROWS, BASIC, resamples=odd),
     "holm a p": lambda odd: significance.holm([0.2, odd, 0.01]),
     "holm p_values": lambda odd: significance.holm(odd),
 }
@@ -140,7 +151,6 @@ def test_what_is_odd_is_refused_by_name_or_answered(name: str, odd: Any) -> None
     refused_or_sensible((NUMBERS | TEXTS)[name], odd)
 
 
-@SOON
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 @pytest.mark.parametrize("name", SIGNIFICANCE)
 def test_significance_refuses_by_name_or_answers(name: str, odd: Any) -> None:
@@ -158,7 +168,8 @@ REFUSED_BY_SIGNIFICANCE: list[tuple[str, Call, Any]] = [
     *(("mcnemar", SIGNIFICANCE["mcnemar a_only"], odd) for odd in (math.nan, None, -1, 2.5)),
     *(("wilson", SIGNIFICANCE["wilson k"], odd) for odd in (2.5, math.nan, None, -1)),
     *(("holm", SIGNIFICANCE["holm a p"], odd) for odd in (math.nan, None, -0.1, "x")),
-    *(("resamples", SIGNIFICANCE["bootstrap resamples"], odd) for odd in (0, -1, 2.5, None)),
+    *(("errors", SIGNIFICANCE["rate_interval an error"], odd) for odd in (-1, None, math.inf)),
+    *(("clips", SIGNIFICANCE["share_interval a clip"], odd) for odd in (-1, 2.5, None)),
 ]
 
 
@@ -168,19 +179,17 @@ def test_what_must_be_refused(name: str, call: Call, odd: Any) -> None:
         call(odd)
 
 
-@SOON
 @pytest.mark.parametrize("name, call, odd", REFUSED_BY_SIGNIFICANCE)
 def test_what_significance_must_refuse(name: str, call: Call, odd: Any) -> None:
     with pytest.raises(BadInput):
         call(odd)
 
 
-@SOON
 @pytest.mark.parametrize("pair", [("a", "a\0"), (1, "1"), ("a", "a "), (1, 1.5)])
 def test_blocks_of_different_names_are_apart(pair: tuple[Any, Any]) -> None:
-    blocks = [pair[n % 2] for n in range(6)]
-    assert significance.bootstrap(COUNTS, WORDS, blocks).blocks == 2
-    assert power.power_of_baseline(COUNTS, WORDS, blocks).blocks == 2
+    names = [pair[n % 2] for n in range(6)]
+    assert rate_intervals.rate_interval(COUNTS, WORDS, names).blocks == 2
+    assert power.power_of_baseline(COUNTS, WORDS, names).blocks == 2
 
 
 @pytest.mark.parametrize("duration", ["nan", "inf", "1e999", "-1", math.inf, "one"])

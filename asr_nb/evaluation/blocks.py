@@ -34,9 +34,11 @@ def blocks_of(predictions: Sequence[Prediction]) -> tuple[list[str], str]:
 def block_sums(
     counts: Sequence[Sequence[float]],  # each with a number for every utterance
     blocks: Sequence[Hashable],  # whom each utterance belongs to
+    least: float = -math.inf,  # that each number must be
 ) -> list[np.ndarray]:  # of each count, float64 of shape (blocks,)
     "Each count added up within each block, sorted by name. Raises BadInput."
-    sizes = [len(values) for values in (*counts, blocks)]
+    columns = [_numbers(values, least) for values in counts]
+    sizes = [len(values) for values in (*columns, blocks)]
     if len(set(sizes)) > 1:
         raise BadInput(
             "errors, words, blocks", ", ".join(map(str, sizes)), "one of each for every utterance"
@@ -44,20 +46,19 @@ def block_sums(
     names = sorted(set(blocks), key=lambda name: (str(name), type(name).__name__))
     place = {name: number for number, name in enumerate(names)}
     places = np.array([place[name] for name in blocks], np.int64)
-    sums = [
-        np.bincount(places, weights=_numbers(values), minlength=len(names)) for values in counts
-    ]
-    if not all(np.isfinite(values).all() for values in sums):
-        raise BadInput("errors, words", "NaN or infinite", "finite numbers")
-    return sums
+    return [np.bincount(places, weights=values, minlength=len(names)) for values in columns]
 
 
-def _numbers(values: Sequence[float]) -> np.ndarray:
-    "The values as float64. Raises BadInput for what is no number."
+def _numbers(values: Sequence[float], least: float) -> np.ndarray:
+    "The values as float64 of shape (utterances,). Raises BadInput for what is no number."
     try:
-        return np.asarray(values, float)
+        numbers = np.asarray(values, float)
     except (TypeError, ValueError):
-        raise BadInput("errors, words", values, "one number for every utterance") from None
+        numbers = np.array(np.nan)
+    if numbers.ndim != 1 or not (np.isfinite(numbers) & (numbers >= least)).all():
+        limit = "" if least == -math.inf else f", {least:g} or more"
+        raise BadInput("errors, words", values, f"a finite number for every utterance{limit}")
+    return numbers
 
 # %% ../../nbs/4_evaluation/blocks.ipynb #effective-02
 def effective_blocks(*amounts: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from scipy import special
 
-from ..checks import BadInput
+from ..checks import BadInput, whole
 from .blocks import block_sums, effective_blocks, jackknife
 from .intervals import CONFIDENCE, Interval
 
@@ -36,14 +36,12 @@ def wilson(
     n: int,  # of how many
 ) -> Interval:
     "Wilson's interval for a share of independent things. Raises BadInput unless k fits n."
-    for name, count in (("k", k), ("n", n)):
-        if not isinstance(count, (int, float, np.number)) or count != count or count % 1:
-            raise BadInput(name, count, "a whole number, 0 or more")
-    if not 0 <= k <= n:
+    k, n = whole("k", k), whole("n", n)
+    if k > n:
         raise BadInput("k", k, f"from 0 to n = {n}")
     if n == 0:
         return Interval(None, None, None, 0, 0, note="nothing was counted")
-    return Interval(k / n, *_wilson(k / n, n, Z), int(n), int(n))
+    return Interval(k / n, *_wilson(k / n, n, Z), n, n)
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #reach-02
 MOST_ACCELERATION = 0.2  # of what is used: a few blocks can't tell more skew
@@ -93,9 +91,7 @@ def rate_interval(
     most: float = 1.0,  # errors that a word, minute ... may have, if no block has one
 ) -> Interval:
     "The corpus rate with its 95 % interval by block: jackknife-t on a log scale. Raises BadInput."
-    wrong, spoken = block_sums((errors, words), blocks)
-    if (wrong < 0).any() or (spoken < 0).any():
-        raise BadInput("errors, words", "a negative number", "0 or more")
+    wrong, spoken = block_sums((errors, words), blocks, least=0.0)
     return _rate_interval(wrong, spoken, len(errors), unit, most)
 
 
@@ -122,7 +118,9 @@ def share_interval(
     blocks: Sequence[Hashable],  # whom each clip belongs to
 ) -> Interval:
     "A share of clips: Wilson's interval with the design effect of the blocks. Raises BadInput."
-    number, clips = block_sums((having, np.ones(len(having))), blocks)
+    number, clips = block_sums((having, np.ones(len(having))), blocks, least=0.0)
+    if not set(np.asarray(having, float)) <= {0, 1}:
+        raise BadInput("having", having, "True or False for every clip")
     n, count, effective = len(having), len(clips), effective_blocks(clips)
     if not n:
         return Interval(None, None, None, 0, 0, note="nothing was counted")

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from ..checks import BadInput
+from ..checks import BadInput, whole
 from .blocks import block_sums, effective_blocks, jackknife
 from .intervals import LEVEL, Interval
 from .rate_intervals import reach_of, share_unseen, too_few
@@ -120,11 +120,8 @@ def mcnemar(
     b_only: int,  # calls that only the second got wrong
 ) -> float:
     "The exact two-sided p of McNemar's test. Raises BadInput unless both are counts."
-    for name, count in (("a_only", a_only), ("b_only", b_only)):
-        number = isinstance(count, (int, float, np.number)) and math.isfinite(count)
-        if not number or count < 0 or count != int(count):
-            raise BadInput(name, count, "a count of calls, 0 or more")
-    return float(min(1.0, 2 * special.bdtr(min(a_only, b_only), int(a_only + b_only), 0.5)))
+    first, second = whole("a_only", a_only), whole("b_only", b_only)
+    return float(min(1.0, 2 * special.bdtr(min(first, second), first + second, 0.5)))
 
 # %% ../../nbs/4_evaluation/significance.ipynb #holm-02
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -132,9 +129,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     try:
         values = np.asarray(p_values, float)
     except (TypeError, ValueError):
-        raise BadInput("p_values", p_values, "numbers from 0 to 1") from None
-    if not ((values >= 0) & (values <= 1)).all():
-        raise BadInput("p_values", list(p_values), "numbers from 0 to 1")
+        values = np.array([np.nan])
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise BadInput("p_values", p_values, "numbers from 0 to 1")
     order = np.argsort(values, kind="stable")
     raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     adjusted = np.empty(len(values))
