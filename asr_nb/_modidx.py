@@ -506,6 +506,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'asr_nb/evaluation/slices.py'),
                                           'asr_nb.evaluation.slices._pace': ( '4_evaluation/slices.html#_pace',
                                                                               'asr_nb/evaluation/slices.py'),
+                                          'asr_nb.evaluation.slices._places': ( '4_evaluation/slices.html#_places',
+                                                                                'asr_nb/evaluation/slices.py'),
                                           'asr_nb.evaluation.slices._tag': ('4_evaluation/slices.html#_tag', 'asr_nb/evaluation/slices.py'),
                                           'asr_nb.evaluation.slices._worst_first': ( '4_evaluation/slices.html#_worst_first',
                                                                                      'asr_nb/evaluation/slices.py'),

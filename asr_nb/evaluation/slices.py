@@ -151,11 +151,11 @@ class _Set:
     errors: list[np.ndarray]  # of the first system, and the second
 
     def row(self, name: str, value: str, chosen: np.ndarray) -> SliceRow:
-        "One slice, its p value not yet corrected."
+        "One slice, of the utterances at these places, its p value not yet corrected."
         words, blocks = self.reference[chosen], self.blocks[chosen]
         errors = [system[chosen] for system in self.errors]
         rates = [rate_interval(wrong, words, blocks) for wrong in errors]
-        row = SliceRow(name, value, int(chosen.sum()), rates[-1])
+        row = SliceRow(name, value, len(chosen), rates[-1])
         if len(errors) == 1:
             return row
         difference = difference_interval(*errors, words, blocks)
@@ -167,6 +167,14 @@ def _corrected(rows: Sequence[SliceRow]) -> list[SliceRow]:
     tested = [row for row in rows if row.p is not None]
     adjusted = iter(holm([row.p for row in tested]))
     return [row if row.p is None else replace(row, p=next(adjusted)) for row in rows]
+
+
+def _places(values: Sequence[str]) -> dict[str, np.ndarray]:
+    "Where each value stands, sorted by value."
+    places: dict[str, list[int]] = {}
+    for place, value in enumerate(values):
+        places.setdefault(value, []).append(place)
+    return {value: np.array(places[value]) for value in sorted(places)}
 
 
 def _worst_first(row: SliceRow) -> tuple:
@@ -198,9 +206,9 @@ def slice_table(
     blocks = np.array(blocks_of(after)[0], object)
     whole = _Set(counts[0].reference, blocks, [count.errors for count in counts])
     cuts = [
-        (name, value, np.array(values) == value)
+        (name, value, places)
         for name, values in columns.items()
-        for value in sorted(set(values))
+        for value, places in _places(values).items()
     ]
     rows = _corrected([whole.row(*cut) for cut in cuts])
-    return [whole.row("all", "", np.ones(len(after), bool)), *sorted(rows, key=_worst_first)]
+    return [whole.row("all", "", np.arange(len(after))), *sorted(rows, key=_worst_first)]
