@@ -33,7 +33,9 @@ def _say_runs(digits: str) -> Iterator[str]:
     if re.search(r"([0-9])\1", digits):
         for zero in ("oh", "zero"):
             runs = (match[0] for match in re.finditer(r"([0-9])\1{0,2}", digits))
-            names = ((zero if run[0] == "0" else cardinals.english(int(run[0])), run) for run in runs)
+            names = (
+                (zero if run[0] == "0" else cardinals.english(int(run[0])), run) for run in runs
+            )
             yield " ".join(f"{_TIMES.get(len(run), '')} {name}".strip() for name, run in names)
 
 
@@ -190,7 +192,9 @@ def _fraction(match: re.Match) -> Forms:
     standard = english_ordinal(bottom)
     names = [_PARTS.get(bottom, (standard, f"{standard}s")), (standard, f"{standard}s")]
     names = list(dict.fromkeys(name[top > 1] for name in names if name != ("second", "seconds")))
-    parts = [f"{count} {name}" for name in names for count in ([above] if top > 1 else ["one", "a"])]
+    parts = [
+        f"{count} {name}" for name in names for count in ([above] if top > 1 else ["one", "a"])
+    ]
     if not before:
         return (*parts, *(names if top == 1 else ()), *beside)
     whole = cardinals.english(int(number))
@@ -243,7 +247,9 @@ _MONTHS = (
     "january february march april may june july august september october november december"
 ).split()
 _MONTH = "|".join(
-    sorted([*_MONTHS, *(month[:3] + r"\b\.?" for month in _MONTHS if month != "may"), r"sept\b\.?"])[::-1]
+    sorted(
+        [*_MONTHS, *(month[:3] + r"\b\.?" for month in _MONTHS if month != "may"), r"sept\b\.?"]
+    )[::-1]
 )
 
 
@@ -258,7 +264,11 @@ def _date(match: re.Match) -> Forms:
         return match[0]
     name, ordinal = _month_name(month), english_ordinal(day)
     after = (f"{name} {ordinal}", f"{name} the {ordinal}", f"{name} {cardinals.english(day)}")
-    before = (f"the {ordinal} of {name}", f"{ordinal} of {name}", f"{cardinals.english(day)} {name}")
+    before = (
+        f"the {ordinal} of {name}",
+        f"{ordinal} of {name}",
+        f"{cardinals.english(day)} {name}",
+    )
     readings = after + before if article is None else before + after
     return (*readings, f"{ordinal} {name}", f"the {ordinal} {name}")
 
@@ -277,6 +287,12 @@ def _numbered(match: re.Match) -> Forms:
         name = "number" if word == "no" else "numbers"
         return (f"{name} ", f"{word} ", "number ") if dot else (f"{word} ", f"{name} ")
     return f"{_ABBREVIATIONS[word]} " if dot else match[0]
+
+
+def _half_day(match: re.Match) -> str:
+    "*pm* for *p m* after an hour."
+    last = match.string[: match.start()].rsplit(" ", 1)[-1]
+    return f" {match[1]}m" if last in ENGLISH_WORDS or last == "o'clock" else match[0]
 
 
 _BESIDE_DIGITS = (
@@ -319,7 +335,7 @@ _ENGLISH = Rules(
         (r"\bper cent\b", "percent"),
         (rf"\ba (?=(?:{_LARGE})\b)", "one "),
         (rf"\b({_LARGE}) and (?=(?:{_COUNTED})\b)", r"\1 "),
-        (rf"\b({_COUNTED}|o'clock) ([ap]) m\b", r"\1 \2m"),
+        (r" ([ap]) m(?!\S)", _half_day),
     ),
 )
 
@@ -341,35 +357,69 @@ english = language(
         ("½ a mile, 007, mp3, covid-19", "one half a mile zero zero seven mp three covid nineteen"),
         ("colour and color, e-mail, email", "colour and color e mail email"),
         ("uh, 90s rock 'n' roll", "uh nineties rock n roll"),
-        ("$20 million, £1.5bn, 10k, €2m, 3 mn, 4tn",
-         "twenty million dollars one point five billion pounds ten thousand two million euros "
-         "three million four trillion"),
-        ("$5 hundred, $7 thousand, $8 billion, $9 trillion, ¥10, 50¢", "five hundred dollars "
-         "seven thousand dollars eight billion dollars nine trillion dollars ten yen fifty cents"),
-        ("$5.50, £0.99, €3.05, .5, 1.234,5", "five dollars and fifty cents ninety nine pence "
-         "three euros and five cents point five one thousand two hundred thirty four point five"),
-        ("5km, 2 m, 3cm, 4mm, 60 mph, 50 km/h, 6ft", "five kilometers two meters three centimeters "
-         "four millimeters sixty miles per hour fifty kilometers per hour six feet"),
-        ("8kg, 9 g, 1mg, 2lb, 3 lbs, 4oz, 5l, 6ml", "eight kilograms nine grams one milligram "
-         "two pounds three pounds four ounces five liters six milliliters"),
-        ("2 h 5 min, 3hrs, 7 mins, 8sec, 9°, -5°C, 60°F", "two hours five minutes three "
-         "hours seven minutes eight seconds nine degrees minus five degrees celsius sixty "
-         "degrees fahrenheit"),
-        ("1kb, 2mb, 3GB, 4 TB, 5G, F16", "one kilobyte two megabytes three gigabytes four terabytes "
-         "five grams f sixteen"),
-        ("5pm, 8 a.m., 7.05 p.m., 5:00, eight p m", "five pm eight am seven oh five pm five o'clock "
-         "eight pm"),
-        ("May 21, 4 July, the 9th of Nov. 1989", "may twenty first the fourth of july "
-         "the ninth of november nineteen eighty nine"),
-        ("3/4, 1 1/2, 24/7, 5-10, 4x4, 2+2=4", "three quarters one and a half twenty four seven "
-         "five to ten four by four two plus two equals four"),
-        ("the 1990s, 1999's, 555-1234, #1, p. 12", "the nineteen nineties nineteen ninety nine's "
-         "five five five one two three four number one page twelve"),
+        (
+            "$20 million, £1.5bn, 10k, €2m, 3 mn, 4tn",
+            "twenty million dollars one point five billion pounds ten thousand two million euros "
+            "three million four trillion",
+        ),
+        (
+            "$5 hundred, $7 thousand, $8 billion, $9 trillion, ¥10, 50¢",
+            "five hundred dollars "
+            "seven thousand dollars eight billion dollars nine trillion dollars ten yen "
+            "fifty cents",
+        ),
+        (
+            "$5.50, £0.99, €3.05, .5, 1.234,5",
+            "five dollars and fifty cents ninety nine pence "
+            "three euros and five cents point five one thousand two hundred thirty four point five",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 60 mph, 50 km/h, 6ft",
+            "five kilometers two meters three centimeters "
+            "four millimeters sixty miles per hour fifty kilometers per hour six feet",
+        ),
+        (
+            "8kg, 9 g, 1mg, 2lb, 3 lbs, 4oz, 5l, 6ml",
+            "eight kilograms nine grams one milligram "
+            "two pounds three pounds four ounces five liters six milliliters",
+        ),
+        (
+            "2 h 5 min, 3hrs, 7 mins, 8sec, 9°, -5°C, 60°F",
+            "two hours five minutes three "
+            "hours seven minutes eight seconds nine degrees minus five degrees celsius sixty "
+            "degrees fahrenheit",
+        ),
+        (
+            "1kb, 2mb, 3GB, 4 TB, 5G, F16",
+            "one kilobyte two megabytes three gigabytes four terabytes five grams f sixteen",
+        ),
+        (
+            "5pm, 8 a.m., 7.05 p.m., 5:00, eight p m",
+            "five pm eight am seven oh five pm five o'clock eight pm",
+        ),
+        (
+            "May 21, 4 July, the 9th of Nov. 1989",
+            "may twenty first the fourth of july the ninth of november nineteen eighty nine",
+        ),
+        (
+            "3/4, 1 1/2, 24/7, 5-10, 4x4, 2+2=4",
+            "three quarters one and a half twenty four seven "
+            "five to ten four by four two plus two equals four",
+        ),
+        (
+            "the 1990s, 1999's, 555-1234, #1, p. 12",
+            "the nineteen nineties nineteen ninety nine's "
+            "five five five one two three four number one page twelve",
+        ),
         ("pp. 3, ch. 4, chap. 5, vol. 6", "pages three chapter four chapter five volume six"),
-        ("Prof. Hill vs. Mrs. Hall, Sr. and Jr., Capt. Cook, Lt. Dan", "professor hill versus "
-         "missus hall senior and junior captain cook lieutenant dan"),
-        ("St. John, 5th Ave., Gen. Lee, Sen. Paul, Rep. Cox, Rev. Gray, Gov. Ray", "saint john "
-         "fifth avenue gen lee sen paul rep cox rev gray gov ray"),
+        (
+            "Prof. Hill vs. Mrs. Hall, Sr. and Jr., Capt. Cook, Lt. Dan",
+            "professor hill versus missus hall senior and junior captain cook lieutenant dan",
+        ),
+        (
+            "St. John, 5th Ave., Gen. Lee, Sen. Paul, Rep. Cox, Rev. Gray, Gov. Ray",
+            "saint john fifth avenue gen lee sen paul rep cox rev gray gov ray",
+        ),
     ),
 )
 
@@ -400,8 +450,10 @@ leaderboard_english = Normaliser(
         ("nine double one", "911"),
         ("nineteen fifties", "1950s"),
         ("He's like, let's", "he is like let us"),
-        ("Mr. Park visited Assoc. Prof. Kim Jr.",
-         "mister park visited associate professor kim junior"),
+        (
+            "Mr. Park visited Assoc. Prof. Kim Jr.",
+            "mister park visited associate professor kim junior",
+        ),
         ("mobilisation, um, colour", "mobilization color"),
     ),
 )
