@@ -144,7 +144,7 @@ def _align(reference: str, hypothesis: str, normaliser: Normaliser) -> _Alignmen
         [match.start() for match in re.finditer(pattern, hypothesis)],
     )
 
-
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-06
 def _errors(reference: str, hypothesis: str, normaliser: Normaliser) -> tuple[int, int]:
     "Errors as they are counted: in the unit of the normaliser, and in characters or words."
     sides = reference, hypothesis
