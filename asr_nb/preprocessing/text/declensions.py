@@ -40,7 +40,9 @@ for _number in range(5, 10):  # both halves of 50 and of 500 are declined
         _RUSSIAN[10 * _number] = " ".join(
             f"{form}десят{ending}" for form, ending in zip(_forms, ("", "и", "и", "ью", "и"))
         )
-    _RUSSIAN[100 * _number] = " ".join(map("{}{}".format, _forms, "сот сот стам стами стах".split()))
+    _RUSSIAN[100 * _number] = " ".join(
+        map("{}{}".format, _forms, "сот сот стам стами стах".split())
+    )
 
 # %% ../../../nbs/1_preprocessing/text/declensions.ipynb #russian-03
 _RUSSIAN_LARGE = (  # size, gender, one in the order of CASES, several (genitive to prepositional)
@@ -113,7 +115,12 @@ _JOINED = {"ста": "сто", "девяноста": "девяносто", "од
 
 def _russian_last(number: int) -> tuple[int, str]:
     "The part of a number that is its ordinal, and that in the nominative: 5 and *пятый* of 25."
-    for size, name in ((10**9, "миллиардный"), (10**6, "миллионный"), (1000, "тысячный"), (100, "сотый")):
+    for size, name in (
+        (10**9, "миллиардный"),
+        (10**6, "миллионный"),
+        (1000, "тысячный"),
+        (100, "сотый"),
+    ):
         if number and number % size == 0:
             count = number // size % (10 if size == 100 else 1000)
             words = _russian(count, 1).split() if count > 1 else []
