@@ -310,7 +310,14 @@ def korean(number: int) -> str:
     if number < 10:
         return _KOREAN[number]
     text = ""
-    for size, name in ((10**8, "억"), (10**4, "만"), (1000, "천"), (100, "백"), (10, "십"), (1, "")):
+    for size, name in (
+        (10**8, "억"),
+        (10**4, "만"),
+        (1000, "천"),
+        (100, "백"),
+        (10, "십"),
+        (1, ""),
+    ):
         count, number = divmod(number, size)
         if count:  # one thousand is 천, ten thousand 만, a hundred million 일억
             silent = count == 1 and (10 <= size <= 1000 or size == 10**4 and not text)
@@ -319,17 +326,17 @@ def korean(number: int) -> str:
 
 
 def korean_native(number: int, before: bool = False) -> str:
-    "스물셋 and the like, up to 99; `before` a noun: 스물세."
-    tens, ones = divmod(number, 10)
+    "스물셋 and the like for what is left below a hundred; `before` a noun: 스물세."
+    tens, ones = divmod(number % 100, 10)
+    if not tens and not ones:
+        return korean(number)
     last = _NATIVE[ones] if ones else _NATIVE_TENS[tens]
-    return (_NATIVE_TENS[tens] if tens and ones else "") + (
-        _BEFORE_NOUN.get(last, last) if before else last
-    )
+    last = _BEFORE_NOUN.get(last, last) if before else last
+    hundreds = korean(number - number % 100) if number > 99 else ""
+    return hundreds + (_NATIVE_TENS[tens] if tens and ones else "") + last
 
 
 def korean_forms(number: int) -> tuple[str, ...]:
     "The readings of a number, `korean` first."
-    texts = [korean(number), re.sub("^(?=[천백만])", "일", korean(number))]
-    if 0 < number < 100:
-        texts += [korean_native(number, before) for before in (True, False)]
-    return _unique(texts)
+    one = re.sub("^(?=[천백만])", "일", korean(number))
+    return _unique((korean(number), one, korean_native(number, True), korean_native(number)))
