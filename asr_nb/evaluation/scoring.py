@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from ..preprocessing.text.spelling import Normaliser
 
 # %% auto #0
 __all__ = ['LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of', 'units',
-           'normalised', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
+           'normalised', 'fit', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
            'Loop', 'loops_in', 'loops']
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-04
@@ -121,6 +122,60 @@ def normalised(text: str, normaliser: Normaliser) -> str:
     "A raw text as it is scored: words and single blanks."
     return " ".join(normaliser(text).split())
 
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-02
+def _errors(reference: str, hypothesis: str, normaliser: Normaliser) -> tuple[int, int]:
+    "Errors in the unit of the normaliser, and in characters or words, whatever the unit is not."
+    names = ("word", "character") if normaliser.unit == "word" else ("character", "word")
+    sides = ([units(text, name) for text in (reference, hypothesis)] for name in names)
+    return tuple(Levenshtein.distance(*side) for side in sides)
+
+
+def _wrong(reference: Sequence[str], hypothesis: Sequence[str]) -> set[int]:
+    "Places of a hypothesis where a step of the alignment is no hit; the gap before place n is n."
+    return {step.dest_pos for step in Levenshtein.editops(reference, hypothesis)}
+
+
+def _places(phrase: str, text: str, spaceless: bool) -> Iterator[tuple[int, int]]:
+    "Where a phrase stands in a normalised text, as whole words unless blanks are no characters."
+    if spaceless:
+        pattern = " ?".join(map(re.escape, phrase.replace(" ", "")))
+    else:
+        pattern = rf"(?<!\S){re.escape(phrase)}(?!\S)"
+    return (match.span() for match in re.finditer(pattern, text)) if phrase else iter(())
+
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-03
+def _best(
+    reference: str, hypothesis: str, swaps: Iterable[tuple[str, str]], normaliser: Normaliser
+) -> str:
+    "The hypothesis with one of the phrases swapped where that lowers the errors most."
+    unit = normaliser.unit
+    wrong = _wrong(units(reference, unit), units(hypothesis, unit))
+    least, best = _errors(reference, hypothesis, normaliser), hypothesis
+    for phrase, other in swaps if wrong else ():
+        for start, end in _places(phrase, hypothesis, normaliser.spaceless):
+            first, last = (len(units(hypothesis[:place], unit)) for place in (start, end))
+            if wrong.isdisjoint(range(first - 1, last + 1)):
+                continue  # nothing is wrong there
+            text = " ".join(f"{hypothesis[:start]}{other}{hypothesis[end:]}".split())
+            errors = _errors(reference, text, normaliser)
+            if errors[0] < least[0] and errors[1] <= least[1]:
+                least, best = errors, text
+    return best
+
+
+@lru_cache(maxsize=2**17)  # a pair is scored by every table of a report
+def fit(reference: str, hypothesis: str, normaliser: Normaliser) -> str:
+    "A raw hypothesis as it is scored: in the reading that is nearest to the raw reference's own."
+    texts = normalised(reference, normaliser), normalised(hypothesis, normaliser)
+    if texts[0] == texts[1] or normaliser.alternatives is None:
+        return texts[1]
+    best = texts[1]
+    for own, *others in normaliser.readings(hypothesis):
+        best = _best(texts[0], best, [(own, other) for other in others], normaliser)
+    for own, *others in normaliser.readings(reference):
+        best = _best(texts[0], best, [(other, own) for other in others], normaliser)
+    return best
+
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-02
 _CONVENTIONS = {"": "rate", "mean_utterance_": "mean_rate", "bounded_": "bounded_rate"}
 
@@ -199,8 +254,12 @@ def score(
     "Hold each hypothesis against its reference. Raises BadInput if their numbers differ."
     if len(references) != len(hypotheses):
         raise BadInput("hypotheses", len(hypotheses), f"there are {len(references)} references")
-    sides = ([normalised(text, normaliser) for text in texts] for texts in (references, hypotheses))
-    return Scores(*sides, normaliser)
+    pairs = zip(references, hypotheses)
+    return Scores(
+        [normalised(text, normaliser) for text in references],
+        [fit(reference, hypothesis, normaliser) for reference, hypothesis in pairs],
+        normaliser,
+    )
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-14
 _PAIRS = (
