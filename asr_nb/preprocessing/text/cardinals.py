@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LIMIT', 'ENGLISH_WORDS', 'english', 'english_year', 'danish', 'danish_year', 'danish_forms', 'german', 'german_year',
            'german_forms', 'french', 'french_forms', 'spanish', 'spanish_forms', 'chinese', 'chinese_digits',
-           'chinese_forms', 'korean', 'korean_native', 'korean_forms']
+           'chinese_forms', 'korean', 'korean_native', 'korean_forms', 'in_pairs', 'other_readings']
 
 # %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #imports-01
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product, zip_longest
 
 # %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #limit-02
@@ -340,3 +340,18 @@ def korean_forms(number: int) -> tuple[str, ...]:
     "The readings of a number, `korean` first."
     one = re.sub("^(?=[천백만])", "일", korean(number))
     return _unique((korean(number), one, korean_native(number, True), korean_native(number)))
+
+# %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #others-02
+def in_pairs(digits: str, cardinal: Callable[[int], str], between: str = " ") -> str:
+    "Digits read two by two, a zero in front by itself: *zéro six douze*."
+    pairs = (digits[place : place + 2] for place in range(0, len(digits), 2))
+    said = (between.join(map(cardinal, map(int, p if p[0] == "0" else [p]))) for p in pairs)
+    return between.join(said)
+
+
+def other_readings(forms: Callable[[int], tuple[str, ...]], text: str) -> Iterator[str]:
+    "The forms of written digits as a number, and in pairs; nothing for a decimal."
+    if text.isdecimal() and text[0] != "0" and int(text) < LIMIT:
+        yield from forms(int(text))
+    if text.isdecimal() and len(text) > 3 and len(text) % 2 == 0:
+        yield in_pairs(text, lambda number: forms(number)[0])
