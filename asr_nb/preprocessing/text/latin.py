@@ -7,10 +7,12 @@ __all__ = ['english', 'french', 'german', 'spanish', 'russian']
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #imports-01
 import re
+from functools import partial
 
-from . import cardinals
-from .cardinals import ENGLISH_WORDS
-from .numerals import Numerals
+from . import cardinals, declensions, ordinals
+from .cardinals import ENGLISH_WORDS, other_readings
+from .clock import Clock, time_of
+from .numerals import Numerals, Readings
 from .rules import Rules, language
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #english-02
@@ -98,53 +100,136 @@ english = language(
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02
 _ELIDED = r"(?<![^\W_])(l|d|j|m|t|s|n|c|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=[^\W_])"
+_ROMAN = dict(zip("ivxl", (1, 5, 10, 50)))
 
 
-def _french_ordinal(match: re.Match) -> str:
+def _roman(numeral: str) -> int:
+    "21 for `xxi`."
+    values = [_ROMAN[letter] for letter in numeral]
+    return sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0]))
+
+
+def _french_ordinal(match: re.Match) -> str | Readings:
     "*vingt et unième* for `21e`, *premier* and *première* for `1er` and `1re`."
-    number = int(match[1])
-    if number == 1:
-        return {"er": "premier", "re": "première", "ère": "première"}.get(match[2], match[0])
-    if match[2] in ("er", "re", "ère") or number == 0 or number > 9999:
-        return match[0]
-    words = re.sub("(vingt|cent)s$", r"\1", cardinals.french(number))
-    return re.sub("(?<=cinq)$", "u", re.sub("f$", "v", re.sub("e$", "", words))) + "ième"
+    number, ending = int(match[1]), match[2]
+    forms = ordinals.french_ordinals(number)
+    if number == 1 or ending in ("er", "re", "ère"):
+        return {"er": "premier", "re": "première", "ère": "première"}.get(ending, match[0])
+    if ending in ("nd", "nde"):
+        return {"nd": "second", "nde": "seconde"}[ending] if number == 2 else match[0]
+    return forms if number else match[0]
 
 
-def _french_hour(match: re.Match) -> str:
-    "*dix heures trente* for `10 h 30`."
-    hour, minute = int(match[1]), int(match[2] or 0)
-    if hour > 24 or minute > 59:
-        return match[0]
+def _french_century(match: re.Match) -> Readings:
+    "*vingt et unième* for `xxie` before *siècle*."
+    return ordinals.french_ordinals(_roman(match[1]))
+
+
+def _french_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *un et demi* for `1.5`."
+    if re.fullmatch("[0-9]{1,2}[.]5", text):
+        forms = cardinals.french_forms(int(text[:-2]))
+        halves = (f"{form} et {half}" for form in forms for half in ("demi", "demie"))
+        return tuple(halves) if int(text[:-2]) else ("un demi", "une demie", "demi")
+    return tuple(other_readings(cardinals.french_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02d
+def _french_hour(hour: int) -> Readings:
     words = "une heure" if hour == 1 else f"{cardinals.french(hour)} heures"
-    return f"{words} {cardinals.french(minute)} " if minute else f"{words} "
+    return (words, *{0: ("minuit",), 12: ("midi",), 24: ("minuit",)}.get(hour, ()))
+
+
+def _french_minute(number: int) -> Readings:
+    word = cardinals.french(number)
+    one = re.sub(r"\bun$", "une", word)
+    return tuple(dict.fromkeys((word, one, f"zéro {word}") if number < 10 else (word, one)))
+
+
+def _french_after(hour: int) -> Readings:
+    return _french_hour(hour)
+
+
+_FRENCH_CLOCK = Clock(
+    _french_hour,
+    _french_after,
+    _french_minute,
+    sharp=("{hour}", "{half_day}"),
+    always=("{hour} {past}", "{half_day} {past}", "{hour} {past} minutes"),
+    second_half=("{next} moins {left}",),
+    special={
+        15: ("{half_day} et quart", "{hour} et quart"),
+        30: ("{half_day} et demie", "{half_day} et demi", "{hour} et demie"),
+        45: ("{next} moins le quart", "{half_day} trois quarts"),
+    },
+)
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02e
+_FRENCH_UNITS = {
+    "%": "{} pour cent",
+    "€": "{} euro|{} euros",
+    "$": "{} dollar|{} dollars",
+    "£": "{} livre|{} livres",
+    "°": "{} degré|{} degrés",
+    "°c": ("{} degré|{} degrés", "{} degré celsius|{} degrés celsius"),
+    "km": "{} kilomètre|{} kilomètres",
+    "m": ("{} mètre|{} mètres", "{} m"),
+    "cm": "{} centimètre|{} centimètres",
+    "mm": "{} millimètre|{} millimètres",
+    "kg": ("{} kilo|{} kilos", "{} kilogramme|{} kilogrammes"),
+    "g": ("{} gramme|{} grammes", "{} g"),
+    "l": ("{} litre|{} litres", "{} l"),
+    "ml": "{} millilitre|{} millilitres",
+    "km/h": ("{} kilomètres heure", "{} kilomètres à l'heure", "{} kilomètres par heure"),
+}
+_FRENCH_LARGE = {
+    name: f"{{}} {name}" for name in ("million", "millions", "milliard", "milliards")
+}
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02b
 _FRENCH = Rules(
     Numerals(
         ".",
-        {",": "virgule"},
+        {",": ("virgule", "point"), ".": ("virgule", "point")},
         "moins",
-        {
-            "%": "{} pour cent",
-            "€": "{} euro|{} euros",
-            "$": "{} dollar|{} dollars",
-            "£": "{} livre|{} livres",
-        },
+        _FRENCH_UNITS,
         cardinals.french,
-        fractions={"1⁄2": "un demi", "1⁄4": "un quart", "3⁄4": "trois quarts"},
+        fractions={
+            "1⁄2": ("un demi", "une demie", "demi"),
+            "1⁄4": ("un quart", "quart"),
+            "3⁄4": "trois quarts",
+        },
         spaced=True,
+        others=_french_more,
+        magnitudes=_FRENCH_LARGE,
+        coins={"€": "centime|centimes", "$": "cent|cents", "£": "penny|pence"},
+        prices=("{whole} {unit} {part}", "{whole} {unit} et {part} {coin}"),
+        range_word="à",
     ),
-    raw=((r"(?i)\bn° ?(?=[0-9])", "numéro "),),
+    raw=((r"(?i)\bn[o°º]\.? ?(?=[0-9])", "numéro "), (r"(?<=[0-9]) ?½", ",5")),
     written=(
         (_ELIDED, r"\1 "),
         ("&", " et "),
         ("œ", "oe"),
         ("æ", "ae"),
-        (r"(?<![^\W_])([0-9]{1,2}) ?h(?: ?([0-9]{2}))?(?![^\W_])", _french_hour),
-        (r"(?<![^\W_.,])([0-9]{1,4})(er|re|ère|e|ème|eme)(?![^\W_])", _french_ordinal),
+        (r"(?<![\w.:])([0-9]{1,2})(?: ?h ?|:)([0-9]{2})(?![\w:])", partial(time_of, _FRENCH_CLOCK)),
+        (r"(?<![\w.:])([0-9]{1,2}) ?h()(?!\w)", partial(time_of, _FRENCH_CLOCK)),
+        (r"(?<![\w.,])([0-9]{1,4})(er|re|ère|e|ème|eme|nde?)s?(?!\w)", _french_ordinal),
+        (r"\b([ivxl]+)(?:e|è?me)(?= siècles?\b)", _french_century),
+        (r"\bm\. ?(?=[^\W\d])", lambda _: ("monsieur ", "m ")),
     ),
-    same={"mme": "madame", "mlle": "mademoiselle", "dr": "docteur"},
+    same={
+        "mm": ("messieurs", "mm"),
+        "mme": "madame",
+        "mlle": "mademoiselle",
+        "dr": "docteur",
+        "st": ("saint", "st"),
+        "ste": ("sainte", "ste"),
+    },
+    words=(
+        (r"\b(millions?|milliards?) (?=(?:euros?|dollars?|livres?)\b)", r"\1 d "),
+        (r"\b(millions?|milliards?) d (?=(?:dollars?|livres?)\b)", r"\1 de "),
+        (r"\bun (?=(?:heures?|livres?)\b)", "une "),
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02c
@@ -180,44 +265,132 @@ french = language(
 _GERMAN_MONTHS = (
     "januar|jänner|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember"
 )
+_GERMAN_SUFFIXES = "jähr|tägig|wöch|monat|stünd|minüt|sekünd|fach|mal|köpf|stell|prozentig"
 
 
-def _german_day(match: re.Match) -> str:
-    "*einundzwanzigsten* for `21.`."
-    day = int(match[1])
-    if not 1 <= day <= 31:
-        return match[0]
-    ending = "ten" if day < 20 else "sten"
-    words = {1: "ers", 3: "drit", 7: "sieb", 8: "ach"}.get(day, cardinals.german(day))
-    return f"{words}{ending} "
+def _german_day(match: re.Match) -> Readings:
+    "*ersten*, *erste* ... for `1.` before a month."
+    return tuple(f"{form} " for form in ordinals.german_ordinals(int(match[1])))
 
 
-def _german_hour(match: re.Match) -> str:
-    "*zehn uhr dreissig* for `10:30 Uhr`."
-    hour, minute = int(match[1]), int(match[2])
-    if hour > 24 or minute > 59:
-        return match[0]
-    words = "ein uhr" if hour == 1 else f"{cardinals.german(hour)} uhr"
-    return f"{words} {cardinals.german(minute)}" if minute else words
+def _german_dot(match: re.Match) -> Readings:
+    "*drei*, or *dritte* in one of its endings, for `3.`."
+    number = int(match[1])
+    forms = (*cardinals.german_forms(number), *ordinals.german_ordinals(number))
+    return tuple(f" {form} " for form in forms)
+
+
+def _german_compound(match: re.Match) -> str:
+    "*zwanzigjährig* for `20-jährig`."
+    return re.sub("eins$", "ein", cardinals.german(int(match[1]))) + match[2]
+
+
+def _german_decade(match: re.Match) -> Readings:
+    "*neunziger* and *neunzehnhundertneunziger* for `1990er`."
+    number = int(match[1])
+    short = f"{cardinals.german(number % 100)}er{match[2]}"
+    return (f"{cardinals.german_year(number)}er{match[2]}", *([short] if number > 99 else []))
+
+
+def _german_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`."
+    if re.fullmatch("[0-9]{1,2}[.]5", text):
+        number = int(text[:-2])
+        own = {0: ("einhalb", "ein halb", "ein halber", "eine halbe"), 1: ("anderthalb",)}
+        stem = re.sub("eins$", "ein", cardinals.german(number))
+        return *([f"{stem}einhalb"] if number else []), *own.get(number, ())
+    return tuple(other_readings(cardinals.german_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02d
+def _german_hour(hour: int) -> Readings:
+    return ("ein",) if hour == 1 else _german_minute(hour)
+
+
+def _german_minute(number: int) -> Readings:
+    word = cardinals.german(number)
+    return (word, f"null {word}") if 0 < number < 10 else (word,)
+
+
+def _german_after(hour: int) -> Readings:
+    return (cardinals.german(hour),)
+
+
+_GERMAN_CLOCK = Clock(
+    _german_hour,
+    _german_after,
+    _german_minute,
+    sharp=("{hour} uhr", "{half_day} uhr"),
+    always=("{hour} uhr {past}", "{half_day} uhr {past}", "{hour} {past}", "{half_day} {past}"),
+    first_half=("{past} nach {half_day}", "{past} minuten nach {half_day}"),
+    second_half=("{left} vor {next}", "{left} minuten vor {next}"),
+    special={
+        15: ("viertel nach {half_day}", "viertel {next}"),
+        30: ("halb {next}",),
+        45: ("viertel vor {next}", "dreiviertel {next}"),
+    },
+)
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02e
+_GERMAN_UNITS = {
+    "%": "{} prozent",
+    "€": "{} euro",
+    "$": "{} dollar",
+    "£": "{} pfund",
+    "°": "{} grad",
+    "°c": ("{} grad", "{} grad celsius"),
+    "km": "{} kilometer",
+    "m": ("{} meter", "{} m"),
+    "cm": ("{} zentimeter", "{} cm"),
+    "mm": "{} millimeter",
+    "kg": ("{} kilo", "{} kilogramm", "{} kilogramms"),
+    "g": ("{} gramm", "{} g"),
+    "l": ("{} liter", "{} l"),
+    "ml": "{} milliliter",
+    "km/h": ("{} kilometer pro stunde", "{} stundenkilometer", "{} km h"),
+}
+_GERMAN_LARGE = {"million": "{} million", "millionen": "{} millionen"} | {
+    "mio": "{} million|{} millionen",
+    "mio.": "{} million|{} millionen",
+    "milliarde": "{} milliarde",
+    "milliarden": "{} milliarden",
+    "mrd": "{} milliarde|{} milliarden",
+    "mrd.": "{} milliarde|{} milliarden",
+}
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02b
 _GERMAN = Rules(
     Numerals(
         ".'",
-        {",": "komma"},
+        {",": ("komma", "punkt"), ".": ("komma", "punkt")},
         "minus",
-        {"%": "{} prozent", "€": "{} euro", "$": "{} dollar", "£": "{} pfund"},
+        _GERMAN_UNITS,
         cardinals.german,
         cardinals.german_year,
-        {"1⁄2": "ein halb", "1⁄4": "ein viertel", "3⁄4": "drei viertel"},
+        {
+            "1⁄2": ("ein halb", "einhalb", "ein halber", "eine halbe", "einen halben"),
+            "1⁄4": "ein viertel",
+            "3⁄4": ("drei viertel", "dreiviertel"),
+        },
         spaced=True,
+        others=_german_more,
+        digit_names={"2": ("zwo",)},
+        magnitudes=_GERMAN_LARGE,
+        coins={"€": "cent", "$": "cent", "£": "pence"},
+        prices=("{whole} {unit} {part}", "{whole} {unit} und {part} {coin}"),
+        range_word="bis",
     ),
+    raw=((r"(?<=[0-9]) ?½", ",5"),),
     written=(
         (r"\bz\. ?b\b(?=\.)", "zum beispiel"),
         (r"\bd\. ?h\b(?=\.)", "das heisst"),
         ("&", " und "),
-        (r"(?<![^\W_])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", _german_hour),
+        (r"(?<![\w.:])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", partial(time_of, _GERMAN_CLOCK)),
+        (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _GERMAN_CLOCK)),
         (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_GERMAN_MONTHS})\b)", _german_day),
+        (r"(?<![\w.,])([0-9]{1,3})%(ig\w*)", r"\1prozent\2"),
+        (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_GERMAN_SUFFIXES})\w*)", _german_compound),
+        (r"(?<![\w.,])([0-9]{2,4})er(n?)\b", _german_decade),
+        (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _german_dot),
     ),
     same={
         "usw": "und so weiter",
@@ -227,8 +400,14 @@ _GERMAN = Rules(
         "nr": "nummer",
         "dr": "doktor",
         "prof": "professor",
+        "hr": "herr",
+        "fr": ("frau", "fr"),
+        "st": ("sankt", "st"),
     },
-    words=((r"\bein(?=hundert|tausend)", ""),),
+    words=(
+        (r"\bein(?=hundert|tausend)", ""),
+        (r"\beins (?=(?:euro|dollar|pfund|cent|uhr|kilo|kilometer|meter|liter|gramm|grad)\b)", "ein "),
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02c
@@ -265,42 +444,128 @@ german = language(
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02
-_SPANISH_ORDINALS = "primer segund tercer cuart quint sext séptim octav noven décim".split()
+def _spanish_ordinal(match: re.Match) -> str | Readings:
+    "*primero* for `1º`, *primera* for `1ª`, *primer* for `1er`; the cardinal too."
+    number, ending = int(match[1]), match[2]
+    forms = ordinals.spanish_ordinals(number)
+    right = {"º": "o", "o": "o", "ª": "a", "a": "a"}.get(ending, "er")
+    forms = (*(form for form in forms if form.endswith(right)), cardinals.spanish(number))
+    return forms if number else match[0]
 
 
-def _spanish_ordinal(match: re.Match) -> str:
-    "*primero* and *primera* for `1º` and `1ª`."
-    number = int(match[1])
-    if not 1 <= number <= 10:
-        return match[0]
-    return _SPANISH_ORDINALS[number - 1] + ("a" if match[2] == "ª" else "o")
+def _spanish_first(_: re.Match) -> Readings:
+    "The first day of a month."
+    return "uno", "primero"
 
 
+def _spanish_century(match: re.Match) -> Readings:
+    "*veintiuno* for `xxi` after *siglo*."
+    number = _roman(match[1])
+    return cardinals.spanish(number), *ordinals.spanish_ordinals(number)
+
+
+def _spanish_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *uno y medio* for `1.5`."
+    if re.fullmatch("[0-9]{1,2}[.]5", text):
+        forms = cardinals.spanish_forms(int(text[:-2]))
+        halves = (f"{form} y {half}" for form in forms for half in ("medio", "media"))
+        return tuple(halves) if int(text[:-2]) else ("medio", "media", "un medio")
+    return tuple(other_readings(cardinals.spanish_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02c
+def _spanish_hour(hour: int) -> Readings:
+    return (re.sub("uno$", "una", cardinals.spanish(hour)),)
+
+
+def _spanish_minute(number: int) -> Readings:
+    word = cardinals.spanish(number)
+    return (word, f"cero {word}") if number < 10 else (word,)
+
+
+_SPANISH_CLOCK = Clock(
+    _spanish_hour,
+    _spanish_hour,
+    _spanish_minute,
+    sharp=("{hour}", "{half_day}", "{hour} en punto", "{hour} horas"),
+    always=("{hour} {past}", "{hour} y {past}", "{half_day} y {past}", "{half_day} {past}"),
+    second_half=("{next} menos {left}",),
+    special={
+        15: ("{half_day} y cuarto", "{hour} y cuarto"),
+        30: ("{half_day} y media", "{hour} y media"),
+        45: ("{next} menos cuarto",),
+    },
+)
+_SPANISH_UNITS = {
+    "%": "{} por ciento",
+    "€": "{} euro|{} euros",
+    "$": ("{} dólar|{} dólares", "{} peso|{} pesos"),
+    "£": "{} libra|{} libras",
+    "°": "{} grado|{} grados",
+    "°c": ("{} grado|{} grados", "{} grado celsius|{} grados celsius"),
+    "km": "{} kilómetro|{} kilómetros",
+    "m": ("{} metro|{} metros", "{} m"),
+    "cm": "{} centímetro|{} centímetros",
+    "mm": "{} milímetro|{} milímetros",
+    "kg": ("{} kilo|{} kilos", "{} kilogramo|{} kilogramos"),
+    "g": ("{} gramo|{} gramos", "{} g"),
+    "l": ("{} litro|{} litros", "{} l"),
+    "ml": "{} mililitro|{} mililitros",
+    "km/h": "{} kilómetros por hora",
+}
+_SPANISH_LARGE = {name: f"{{}} {name}" for name in ("mil", "millón", "millones")}
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02d
+_SPANISH_MONTHS = (
+    "enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|setiembre|octubre|noviembre|"
+    "diciembre"
+)
 _SPANISH = Rules(
     Numerals(
         ".",
-        {",": "coma", ".": "punto"},
+        {",": ("coma", "punto"), ".": ("coma", "punto")},
         "menos",
-        {
-            "%": "{} por ciento",
-            "€": "{} euro|{} euros",
-            "$": "{} dólar|{} dólares",
-            "£": "{} libra|{} libras",
-        },
+        _SPANISH_UNITS,
         cardinals.spanish,
-        fractions={"1⁄2": "un medio", "1⁄4": "un cuarto", "3⁄4": "tres cuartos"},
+        fractions={
+            "1⁄2": ("medio", "media", "un medio"),
+            "1⁄4": "un cuarto",
+            "3⁄4": "tres cuartos",
+        },
         spaced=True,
+        others=_spanish_more,
+        magnitudes=_SPANISH_LARGE,
+        coins={"€": "céntimo|céntimos", "$": "centavo|centavos", "£": "penique|peniques"},
+        prices=("{whole} {unit} con {part}", "{whole} {unit} {part}")
+        + ("{whole} {unit} con {part} {coin}", "{whole} {unit} y {part} {coin}"),
     ),
-    raw=((r"(?<![^\W_])([0-9]{1,2})\.?([ºª])", _spanish_ordinal),),
-    written=(("&", " y "), (r"(?<![^\W_])1er\b", "primer"), (r"(?<![^\W_])3er\b", "tercer")),
+    raw=(
+        (r"(?i)\bn\.? ?[º°o]\.? ?(?=[0-9])", "número "),
+        (r"(?<![^\W_])([0-9]{1,2})\.?([ºª])", _spanish_ordinal),
+        (r"(?<=[0-9]) ?½", ",5"),
+    ),
+    written=(
+        ("&", " y "),
+        (r"(?<![\w.,])([13])\.?(er)\b", _spanish_ordinal),
+        (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _SPANISH_CLOCK)),
+        (rf"(?<![\w.,/])1(?= de (?:{_SPANISH_MONTHS})\b)", _spanish_first),
+        (r"(?<=\bsiglo )([ivxl]+)\b", _spanish_century),
+    ),
     same={
         "sr": "señor",
         "sra": "señora",
+        "srta": "señorita",
         "dr": "doctor",
         "dra": "doctora",
+        "dña": "doña",
         "ud": "usted",
         "uds": "ustedes",
+        "núm": "número",
     },
+    words=(
+        (r"\b(millón|millones) (?=(?:euros?|dólar|dólares|libras?|pesos?)\b)", r"\1 de "),
+        (r"\buno (?=(?:euro|dólar|peso|kilo|kilómetro|metro|litro|grado|gramo)\b)", "un "),
+        (r"\buno (?=libra\b)", "una "),
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02b
