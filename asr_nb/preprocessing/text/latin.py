@@ -588,29 +588,215 @@ spanish = language(
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02
+_RUSSIAN_MONTHS = (
+    "января|февраля|марта|апреля|мая|июня|июля|августа|сентября|октября|ноября|декабря"
+)
+_RUSSIAN_YEAR = {"год": "ый", "года": "ого", "году": "ом", "годом": "ым", "годы": "ые", "г": "ом"}
+_TENTHS = ("десятая|десятых", "сотая|сотых", "тысячная|тысячных")
+
+
+def _russian_suffix(match: re.Match) -> str | Readings:
+    "*третьем* for `3-м`: the ordinals with that ending; *пяти* for `5-ти`."
+    number, ending = int(match[1]), match[2]
+    forms = (*declensions.russian_ordinals(number), *declensions.russian_forms(number))
+    return tuple(form for form in forms if form.endswith(ending)) or match[0]
+
+
+def _russian_first(ending: str, number: int) -> Readings:
+    "The ordinals of a number, one with that ending first; then its cardinals."
+    forms = sorted(
+        declensions.russian_ordinals(number), key=lambda form: not form.endswith(ending)
+    )
+    return *forms, *declensions.russian_forms(number)
+
+
+def _russian_day(match: re.Match) -> str | Readings:
+    "*первого* for `1` before a month."
+    return _russian_first("ого", int(match[1]))
+
+
+def _russian_year(match: re.Match) -> Readings:
+    "*две тысячи двадцать четвертом* for `2024` before *году*."
+    return _russian_first(_RUSSIAN_YEAR[match[2]], int(match[1]))
+
+
+def _russian_century(match: re.Match) -> Readings:
+    "*двадцать первый* for `xxi` before *век*."
+    return declensions.russian_ordinals(_roman(match[1]))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02b
+def _russian_form(digits: str) -> int:
+    "Which of *процент|процента|процентов* follows a number; the second after a decimal."
+    if not digits.isdecimal():
+        return 1 if re.fullmatch("[0-9]*[.,][0-9]{1,2}", digits) else 2
+    last = 0 if int(digits) % 100 in range(11, 15) else int(digits) % 10
+    return 0 if last == 1 else 1 if last in (2, 3, 4) else 2
+
+
+def _russian_decimal(whole: str, rest: str) -> Readings:
+    "*три целых пять десятых*, *три с половиной*, *полтора* for `3.5` and `1.5`."
+    number, forms = int(whole or 0), declensions.russian_forms(int(whole or 0))
+    parts = [form for form in declensions.russian_forms(int(rest)) if "один" not in form]
+    texts = [f"{form} и {parts[0]}" for form in forms[:1]]
+    if len(rest) <= len(_TENTHS):
+        one, many = _TENTHS[len(rest) - 1].split("|")
+        feminine = [re.sub("один$", "одна", re.sub("два$", "две", n)) for n in (forms[0], parts[0])]
+        named = f"{feminine[1]} {one if feminine[1].endswith('одна') else many}"
+        wholes = f"{feminine[0]} {'целая' if feminine[0].endswith('одна') else 'целых'}"
+        texts += [f"{wholes} {named}", f"{wholes} и {named}"] + ([named] if not number else [])
+    if rest == "5":
+        texts += [f"{form} с половиной" for form in forms] if number else ["половина", "пол"]
+        texts += ["полтора", "полторы", "полутора"] if number == 1 else []
+    return tuple(texts)
+
+
+def _russian_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones, the ordinals last."
+    whole, mark, rest = text.partition(".")
+    if mark:
+        return _russian_decimal(whole, rest)
+    forms = tuple(other_readings(declensions.russian_forms, text))
+    return (*forms, *(declensions.russian_ordinals(int(text)) if forms and len(text) < 5 else ()))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02c
+def _russian_hour(hour: int) -> Readings:
+    return (declensions.russian(hour),)
+
+
+def _russian_hours(hour: int) -> Readings:
+    word = ("час", "часа", "часов")[_russian_form(str(hour))]
+    return (f"{declensions.russian(hour)} {word}", *(("час",) if hour == 1 else ()))
+
+
+def _russian_next(hour: int) -> Readings:
+    return (declensions.russian_ordinals(hour)[1],)
+
+
+def _russian_minute(number: int) -> Readings:
+    word = declensions.russian_forms(number)
+    feminine = re.sub("один$", "одна", re.sub("два$", "две", word[0]))
+    minutes = ("минута", "минуты", "минут")[_russian_form(str(number))]
+    zero = (f"ноль {word[0]}",) if number < 10 else ()
+    return *zero, word[0], f"{feminine} {minutes}"
+
+
+_RUSSIAN_CLOCK = Clock(
+    _russian_hour,
+    _russian_next,
+    _russian_minute,
+    sharp=("{hour} ноль ноль", "{hour}", "{half_day}"),
+    always=("{hour} {past}", "{half_day} {past}"),
+    first_half=("{past} {next}",),
+    special={
+        15: ("четверть {next}",),
+        30: ("половина {next}", "половине {next}", "половину {next}", "пол {next}", "пол{next}"),
+    },
+)
+_RUSSIAN_HOURS = Clock(
+    _russian_hours,
+    _russian_next,
+    _russian_minute,
+    sharp=("{hour}", "{half_day}"),
+    always=("{hour} {past}", "{half_day} {past}"),
+)
+
+
+def _russian_time(match: re.Match) -> str | Readings:
+    "The readings of `15:30`, with and without the word for hours."
+    times = (int(match[1]), int(match[2]))
+    before = _RUSSIAN_CLOCK.readings(*times)
+    return (*before, *_RUSSIAN_HOURS.readings(*times)) or match[0]
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02d
+_RUSSIAN_MONEY = {
+    "руб": "{} рубль|{} рубля|{} рублей",
+    "$": ("{} доллар|{} доллара|{} долларов", "{} долларах", "{} долларами", "{} долларам"),
+    "€": "{} евро",
+    "£": "{} фунт|{} фунта|{} фунтов",
+}
+_RUSSIAN_MONEY |= {"₽": _RUSSIAN_MONEY["руб"], "руб.": _RUSSIAN_MONEY["руб"]}
+_RUSSIAN_UNITS = _RUSSIAN_MONEY | {
+    "%": (
+        *("{} процент|{} процента|{} процентов", "{} процента|{} процентов"),
+        *("{} проценту|{} процентам", "{} процентом|{} процентами", "{} проценте|{} процентах"),
+    ),
+    "°": ("{} градус|{} градуса|{} градусов", "{} градуса|{} градусов"),
+    "°c": ("{} градус|{} градуса|{} градусов", "{} градус цельсия|{} градуса цельсия|{} градусов цельсия"),
+    "км": ("{} километр|{} километра|{} километров", "{} километра|{} километров", "{} километрах"),
+    "м": ("{} метр|{} метра|{} метров", "{} метра|{} метров", "{} метрах"),
+    "см": "{} сантиметр|{} сантиметра|{} сантиметров",
+    "мм": "{} миллиметр|{} миллиметра|{} миллиметров",
+    "кг": ("{} килограмм|{} килограмма|{} килограммов", "{} килограмм", "{} кило"),
+    "л": ("{} литр|{} литра|{} литров", "{} л"),
+    "км/ч": "{} километр в час|{} километра в час|{} километров в час",
+}
+_RUSSIAN_LARGE = {
+    "тыс": ("{} тысяча|{} тысячи|{} тысяч", "{} тысячу|{} тысячи|{} тысяч"),
+    "млн": ("{} миллион|{} миллиона|{} миллионов", "{} миллиона|{} миллионов"),
+    "млрд": ("{} миллиард|{} миллиарда|{} миллиардов", "{} миллиарда|{} миллиардов"),
+}
+_RUSSIAN_LARGE |= {f"{key}.": forms for key, forms in _RUSSIAN_LARGE.items()}
+_RUSSIAN_LARGE |= {
+    word: f"{{}} {word}"
+    for word in ("тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов").split()
+}
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02e
 _RUSSIAN = Rules(
     Numerals(
         ".",
-        {",": "запятая", ".": "точка"},
+        {",": ("запятая", "целых", "точка", "и"), ".": ("запятая", "точка", "целых", "и")},
         "минус",
-        {"%": "{} процентов", "€": "{} евро", "$": "{} долларов", "₽": "{} рублей"},
+        _RUSSIAN_UNITS,
+        declensions.russian,
+        fractions={
+            "1⁄2": ("половина", "одна вторая", "половиной", "пол"),
+            "1⁄4": ("четверть", "одна четвертая"),
+            "3⁄4": ("три четверти", "три четвертых"),
+        },
+        spaced=True,
+        others=_russian_more,
+        magnitudes=_RUSSIAN_LARGE,
+        form=_russian_form,
     ),
-    raw=(("№", " номер "), (r"(?<=[0-9])[\u00a0\u202f\u2009](?=[0-9]{3}(?![0-9]))", ".")),
-    written=(("&", " и "),),
+    raw=(
+        ("№", " номер "),
+        (r"(?<=[0-9]) ?½", ",5"),
+        (  # a telephone number, not a large one
+            r"(?<![0-9])(\+7|8)[ (-]{1,2}([0-9]{3})[ )-]{1,2}([0-9]{3})[ -]([0-9]{2})[ -]([0-9]{2})(?![0-9])",
+            r"\1, \2, \3, \4, \5",
+        ),
+    ),
+    written=(
+        ("&", " и "),
+        ("\u0301", ""),
+        (r"\bт\. ?д\b", "так далее"),
+        (r"\bт\. ?п\b", "тому подобное"),
+        (r"\bт\. ?е\b", "то есть"),
+        (r"\bг-н\b", "господин"),
+        (r"\bг-жа\b", "госпожа"),
+        (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", _russian_time),
+        (rf"(?<![\w.,/])([0-9]{{1,2}})(?= (?:{_RUSSIAN_MONTHS})\b)", _russian_day),
+        (r"(?<![\w.,/])([12][0-9]{3})(?= ?(года?|году|годом|годы|г)\b)", _russian_year),
+        (r"(?<![\w.,])([0-9]{1,4})-?([йяехимю]|[ыоие]й|[ое]го|[ое]му|[ыо]х|[ыо]м|ти|ми|ая|ое|ые|ую)\b", _russian_suffix),
+        (r"\b([ivxl]+)(?= век)", _russian_century),
+    ),
+    same={"г": ("год", "года", "году", "г", "город"), "ул": "улица", "им": ("имени", "им")},
     letters={"ё": "е"},
 )
 
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02f
 russian = language(
     "russian",
-    1,
+    2,
     _RUSSIAN,
     (
         ("Ёлка, всё ещё зелёная!", "елка все еще зеленая"),
         ("мой чай — твой", "мой чай твой"),
-        ("1\u00a0000, 1.000 и 3,5; 1 000", "1000 1000 и 3 запятая 5 1 000"),
-        ("25 %, 5 ₽", "25 процентов 5 рублей"),
-        ("дом № 7, -5, 007", "дом номер 7 минус 5 007"),
-        ("кое-что, mp3", "кое что mp3"),
-        ("чай & мёд, €5, $7", "чай и мед 5 евро 7 долларов"),
+        ("1\u00a0000, 1.000 и 3,5", "тысяча тысяча и три запятая пять"),
+        ("25 %, 2%, 5 ₽", "двадцать пять процентов два процента пять рублей"),
+        ("дом № 7, -5, 007", "дом номер семь минус пять ноль ноль семь"),
+        ("кое-что, mp3", "кое что mp три"),
+        ("чай & мёд, €5, $7", "чай и мед пять евро семь долларов"),
     ),
 )
