@@ -181,9 +181,7 @@ _FRENCH_UNITS = {
     "ml": "{} millilitre|{} millilitres",
     "km/h": ("{} kilomètres heure", "{} kilomètres à l'heure", "{} kilomètres par heure"),
 }
-_FRENCH_LARGE = {
-    name: f"{{}} {name}" for name in ("million", "millions", "milliard", "milliards")
-}
+_FRENCH_LARGE = {name: f"{{}} {name}" for name in ("million", "millions", "milliard", "milliards")}
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02b
 _FRENCH = Rules(
@@ -406,7 +404,10 @@ _GERMAN = Rules(
     },
     words=(
         (r"\bein(?=hundert|tausend)", ""),
-        (r"\beins (?=(?:euro|dollar|pfund|cent|uhr|kilo|kilometer|meter|liter|gramm|grad)\b)", "ein "),
+        (
+            r"\beins (?=(?:euro|dollar|pfund|cent|uhr|kilo|kilometer|meter|liter|gramm|grad)\b)",
+            "ein ",
+        ),
     ),
 )
 
@@ -604,9 +605,7 @@ def _russian_suffix(match: re.Match) -> str | Readings:
 
 def _russian_first(ending: str, number: int) -> Readings:
     "The ordinals of a number, one with that ending first; then its cardinals."
-    forms = sorted(
-        declensions.russian_ordinals(number), key=lambda form: not form.endswith(ending)
-    )
+    forms = sorted(declensions.russian_ordinals(number), key=lambda form: not form.endswith(ending))
     return *forms, *declensions.russian_forms(number)
 
 
@@ -721,7 +720,10 @@ _RUSSIAN_UNITS = _RUSSIAN_MONEY | {
         *("{} проценту|{} процентам", "{} процентом|{} процентами", "{} проценте|{} процентах"),
     ),
     "°": ("{} градус|{} градуса|{} градусов", "{} градуса|{} градусов"),
-    "°c": ("{} градус|{} градуса|{} градусов", "{} градус цельсия|{} градуса цельсия|{} градусов цельсия"),
+    "°c": (
+        "{} градус|{} градуса|{} градусов",
+        "{} градус цельсия|{} градуса цельсия|{} градусов цельсия",
+    ),
     "км": ("{} километр|{} километра|{} километров", "{} километра|{} километров", "{} километрах"),
     "м": ("{} метр|{} метра|{} метров", "{} метра|{} метров", "{} метрах"),
     "см": "{} сантиметр|{} сантиметра|{} сантиметров",
@@ -738,7 +740,9 @@ _RUSSIAN_LARGE = {
 _RUSSIAN_LARGE |= {f"{key}.": forms for key, forms in _RUSSIAN_LARGE.items()}
 _RUSSIAN_LARGE |= {
     word: f"{{}} {word}"
-    for word in ("тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов").split()
+    for word in (
+        "тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов"
+    ).split()
 }
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02e
@@ -778,7 +782,10 @@ _RUSSIAN = Rules(
         (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", _russian_time),
         (rf"(?<![\w.,/])([0-9]{{1,2}})(?= (?:{_RUSSIAN_MONTHS})\b)", _russian_day),
         (r"(?<![\w.,/])([12][0-9]{3})(?= ?(года?|году|годом|годы|г)\b)", _russian_year),
-        (r"(?<![\w.,])([0-9]{1,4})-?([йяехимю]|[ыоие]й|[ое]го|[ое]му|[ыо]х|[ыо]м|ти|ми|ая|ое|ые|ую)\b", _russian_suffix),
+        (
+            r"(?<![\w.,])([0-9]{1,4})-?([йяехимю]|[ыоие]й|[ое]го|[ое]му|[ыо]х|[ыо]м|ти|ми|ая|ое|ые|ую)\b",
+            _russian_suffix,
+        ),
         (r"\b([ivxl]+)(?= век)", _russian_century),
     ),
     same={"г": ("год", "года", "году", "г", "город"), "ул": "улица", "им": ("имени", "им")},
