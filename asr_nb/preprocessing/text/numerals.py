@@ -140,19 +140,19 @@ def decimal(digits: str, mark: str, rest: str, numerals: Numerals) -> Iterator[s
 _MARKS = ".,_"  # may stand in a number of any language
 
 
-def _alternation(keys: Iterator[str]) -> str:
+def _alternation(keys: Iterator[str], letter: str) -> str:
     "Any of the keys, the longest first; one that ends with a letter ends a word."
     longest = sorted(keys, key=lambda key: (-len(key), key))
-    return "|".join(re.escape(k) + r"(?![^\W_])" * k[-1].isalpha() for k in longest) or "(?!)"
+    return "|".join(re.escape(k) + f"(?!{letter})" * k[-1].isalpha() for k in longest) or "(?!)"
 
 
 def _standing(numerals: Numerals) -> re.Pattern:
     "A number in a text, with its sign, magnitude and unit."
     letter = "[a-z0-9]" if numerals.attached else r"[^\W_]"
-    signs = _alternation(key for key in numerals.units if not key[-1].isalpha())
-    unit, between = _alternation(numerals.units), _one_of(_MARKS + numerals.grouping)
+    signs = _alternation((key for key in numerals.units if not key[-1].isalpha()), letter)
+    unit, between = _alternation(numerals.units, letter), _one_of(_MARKS + numerals.grouping)
     leading = _one_of("." + next(iter(numerals.marks)))
-    size = _alternation(numerals.magnitudes)
+    size = _alternation(numerals.magnitudes, letter)
     return re.compile(
         rf"(?:(?<!{letter})(?P<minus>[-−]))?(?P<before>(?:{signs}) ?)?"
         rf"(?P<number>(?:(?<![^\W_])(?<![.,])(?={leading}[0-9]+(?![.,]?[0-9])){leading})?"
