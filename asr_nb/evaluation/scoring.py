@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -123,37 +124,57 @@ def normalised(text: str, normaliser: Normaliser) -> str:
     return " ".join(normaliser(text).split())
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #fit-02
+class _Alignment(NamedTuple):
+    "A hypothesis beside its reference, as `fit` looks at it."
+
+    errors: tuple[int, int]  # in the normaliser's unit, and in the other one
+    wrong: frozenset[int]  # places of the hypothesis where a step is no hit
+    starts: list[int]  # of its units in its text
+
+
+@lru_cache(maxsize=4)  # asked for again by each group of readings, until the text changes
+def _align(reference: str, hypothesis: str, normaliser: Normaliser) -> _Alignment:
+    "Where and how often a normalised hypothesis differs."
+    unit = normaliser.unit
+    steps = Levenshtein.editops(units(reference, unit), units(hypothesis, unit))
+    pattern = r"\S+" if unit == "word" else r"\S"
+    return _Alignment(
+        _errors(reference, hypothesis, normaliser),
+        frozenset(step.dest_pos for step in steps),
+        [match.start() for match in re.finditer(pattern, hypothesis)],
+    )
+
+
 def _errors(reference: str, hypothesis: str, normaliser: Normaliser) -> tuple[int, int]:
-    "Errors in the unit of the normaliser, and in characters or words, whatever the unit is not."
-    names = ("word", "character") if normaliser.unit == "word" else ("character", "word")
-    sides = ([units(text, name) for text in (reference, hypothesis)] for name in names)
-    return tuple(Levenshtein.distance(*side) for side in sides)
-
-
-def _wrong(reference: Sequence[str], hypothesis: Sequence[str]) -> set[int]:
-    "Places of a hypothesis where a step of the alignment is no hit; the gap before place n is n."
-    return {step.dest_pos for step in Levenshtein.editops(reference, hypothesis)}
+    "Errors as they are counted: in the unit of the normaliser, and in characters or words."
+    sides = reference, hypothesis
+    words = Levenshtein.distance(*(side.split() for side in sides))
+    if normaliser.spaceless:
+        sides = (side.replace(" ", "") for side in sides)
+    characters = Levenshtein.distance(*sides)
+    return (words, characters) if normaliser.unit == "word" else (characters, words)
 
 
 def _places(phrase: str, text: str, spaceless: bool) -> Iterator[tuple[int, int]]:
     "Where a phrase stands in a normalised text, as whole words unless blanks are no characters."
     if spaceless:
         pattern = " ?".join(map(re.escape, phrase.replace(" ", "")))
-    else:
+    elif phrase in text:
         pattern = rf"(?<!\S){re.escape(phrase)}(?!\S)"
-    return (match.span() for match in re.finditer(pattern, text)) if phrase else iter(())
+    else:
+        return iter(())
+    return (match.span() for match in re.finditer(pattern, text))
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #fit-03
 def _best(
-    reference: str, hypothesis: str, swaps: Iterable[tuple[str, str]], normaliser: Normaliser
+    reference: str, hypothesis: str, swaps: Sequence[tuple[str, str]], normaliser: Normaliser
 ) -> str:
     "The hypothesis with one of the phrases swapped where that lowers the errors most."
-    unit = normaliser.unit
-    wrong = _wrong(units(reference, unit), units(hypothesis, unit))
-    least, best = _errors(reference, hypothesis, normaliser), hypothesis
+    least, wrong, starts = _align(reference, hypothesis, normaliser)
+    best = hypothesis
     for phrase, other in swaps if wrong else ():
         for start, end in _places(phrase, hypothesis, normaliser.spaceless):
-            first, last = (len(units(hypothesis[:place], unit)) for place in (start, end))
+            first, last = (bisect_left(starts, place) for place in (start, end))
             if wrong.isdisjoint(range(first - 1, last + 1)):
                 continue  # nothing is wrong there
             text = " ".join(f"{hypothesis[:start]}{other}{hypothesis[end:]}".split())
@@ -165,16 +186,17 @@ def _best(
 
 @lru_cache(maxsize=2**17)  # a pair is scored by every table of a report
 def fit(reference: str, hypothesis: str, normaliser: Normaliser) -> str:
-    "A raw hypothesis as it is scored: in the reading that is nearest to the raw reference's own."
-    texts = normalised(reference, normaliser), normalised(hypothesis, normaliser)
-    if texts[0] == texts[1] or normaliser.alternatives is None:
-        return texts[1]
-    best = texts[1]
-    for own, *others in normaliser.readings(hypothesis):
-        best = _best(texts[0], best, [(own, other) for other in others], normaliser)
-    for own, *others in normaliser.readings(reference):
-        best = _best(texts[0], best, [(other, own) for other in others], normaliser)
-    return best
+    "A raw hypothesis as it is scored: in the readings that are nearest to the raw reference's own."
+    target, text = normalised(reference, normaliser), normalised(hypothesis, normaliser)
+    if target == text or normaliser.alternatives is None:
+        return text
+    swaps = [[(own, other) for other in more] for own, *more in normaliser.readings(hypothesis)]
+    swaps += [[(other, own) for other in more] for own, *more in normaliser.readings(reference)]
+    for swap in dict.fromkeys(map(tuple, swaps)):
+        before = None
+        while text != before:  # each time with fewer errors
+            before, text = text, _best(target, text, swap, normaliser)
+    return text
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-02
 _CONVENTIONS = {"": "rate", "mean_utterance_": "mean_rate", "bounded_": "bounded_rate"}

@@ -14,7 +14,8 @@ from . import cardinals, declensions
 from .arabic import arabic
 from .asian import chinese, chinese_simplified, korean
 from .danish import coral, danish
-from .latin import english, french, german, russian, spanish
+from .english import english, leaderboard_english
+from .latin import french, german, russian, spanish
 from .spelling import Normaliser
 
 # %% auto #0
@@ -84,7 +85,7 @@ class Language:
 _ENGLISH = Language(
     "en",
     "English",
-    (english,),
+    (english, leaderboard_english),
     cardinals.english,
     alphabet="",
     voice="en",

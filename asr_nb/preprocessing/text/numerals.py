@@ -128,7 +128,7 @@ def decimal(digits: str, mark: str, rest: str, numerals: Numerals) -> Iterator[s
     if digits in ("", "0") and numerals.cardinal:
         names = [numerals.cardinal(0), *numerals.digit_names.get("0", ())]
         wholes = [*wholes, *names, ""]
-    points = options(numerals.marks.get(mark) or next(iter(numerals.marks.values())))
+    points = options(numerals.marks.get(mark) or next(iter(numerals.marks.values()), ""))
     yield join((wholes[0], points[0], next(one_by_one(rest, numerals))), numerals)
     if numerals.others:
         yield from numerals.others(f"{digits}.{rest}")
@@ -143,21 +143,22 @@ _MARKS = ".,_"  # may stand in a number of any language
 def _alternation(keys: Iterator[str], letter: str) -> str:
     "Any of the keys, the longest first; one that ends with a letter ends a word."
     longest = sorted(keys, key=lambda key: (-len(key), key))
-    return "|".join(re.escape(k) + f"(?!{letter})" * k[-1].isalpha() for k in longest) or "(?!)"
+    ends = (f"(?!{letter})" if key[-1].isalpha() else "(?! ?[0-9])" for key in longest)
+    return "|".join(map("".join, zip(map(re.escape, longest), ends))) or "(?!)"
 
 
 def _standing(numerals: Numerals) -> re.Pattern:
     "A number in a text, with its sign, magnitude and unit."
     letter = "[a-z0-9]" if numerals.attached else r"[^\W_]"
-    signs = _alternation((key for key in numerals.units if not key[-1].isalpha()), letter)
+    signs = "|".join(re.escape(key) for key in numerals.units if not key[-1].isalpha()) or "(?!)"
     unit, between = _alternation(numerals.units, letter), _one_of(_MARKS + numerals.grouping)
-    leading = _one_of("." + next(iter(numerals.marks)))
+    leading = _one_of("." + next(iter(numerals.marks), ""))
     size = _alternation(numerals.magnitudes, letter)
     return re.compile(
         rf"(?:(?<!{letter})(?P<minus>[-−]))?(?P<before>(?:{signs}) ?)?"
         rf"(?P<number>(?:(?<![^\W_])(?<![.,])(?={leading}[0-9]+(?![.,]?[0-9])){leading})?"
         rf"[0-9]+(?:{between}[0-9]+)*)"
-        rf"(?P<size> ?(?:{size}))?(?P<after> ?(?:{unit})(?! ?[0-9]))?"
+        rf"(?P<size> ?(?:{size}))?(?P<after> ?(?:{unit}))?"
     )
 
 
@@ -213,14 +214,17 @@ _RANGE = re.compile(r"(?<![^\W_])(?<![-–−.,:/])([0-9]+)( ?)[-–−]\2([0-9]
 
 
 def _say_range(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
-    "`5 to 10` for `5-10`, which may also be said without the word."
+    "`5 to 10` for `5-10`, which may also be said without the word; a telephone digit by digit."
     low, high = match[1], match[3]
+    number = len(low) == 3 and len(high) == 4
     if groups is not None:
-        ends = [tuple(itertools.islice(whole(end, numerals), 5)) for end in (low, high)]
-        pairs = itertools.product(ends[0], (numerals.range_word, ""), ends[1])
-        choose((join(pair, numerals) for pair in pairs), groups)
-    word = "" if len(low) == 3 and len(high) == 4 else numerals.range_word  # a telephone
-    return f"{low} {word} {high}"
+        says = [tuple(itertools.islice(whole(end, numerals), 6)) for end in (low, high)]
+        pairs = itertools.product(says[0], (numerals.range_word, ""), says[1])
+        ways = (join(pair, numerals) for pair in pairs)
+        choose(itertools.chain(one_by_one(low + high, numerals), ways) if number else ways, groups)
+    if number:
+        return f" {next(one_by_one(low + high, numerals))} "
+    return f"{low} {numerals.range_word} {high}"
 
 
 def _say(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
@@ -273,7 +277,9 @@ def _with_unit(
 def _price(text: str, unit: str, numerals: Numerals) -> Iterator[str] | Readings:
     "The readings of an amount with two decimals; none if it is something else."
     parts = parse(text, numerals)
-    if not numerals.prices or unit not in numerals.coins or parts is None or len(parts[2]) != 2:
+    if numerals.cardinal is None or not numerals.prices or unit not in numerals.coins:
+        return ()
+    if parts is None or len(parts[2]) != 2:
         return ()
     return _prices(*parts, unit, numerals)
 

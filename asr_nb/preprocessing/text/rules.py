@@ -24,7 +24,7 @@ from asr_nb.preprocessing.text.numerals import (
 from .spelling import Normaliser, fixed_point, fold, words
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-02
-Replacement = str | Callable[[re.Match], Forms]  # several readings, the canonical one first
+Replacement = Forms | Callable[[re.Match], Forms]  # several readings, the canonical one first
 Patterns = tuple[tuple[str, Replacement], ...]  # regular expression, replacement
 
 
@@ -35,6 +35,7 @@ class Rules:
     numerals: Numerals
     raw: Patterns = ()  # on the text as it was written
     written: Patterns = ()  # on folded text, before numbers and punctuation
+    beside_digits: Patterns = ()  # the same, where there is a digit
     same: Mapping[str, Forms] = field(default_factory=dict)  # word -> the words that it is read as
     letters: Mapping[str, str] = field(default_factory=dict)  # spellings inside words
     words: Patterns = ()  # on words parted by single blanks
@@ -42,10 +43,9 @@ class Rules:
     @cached_property
     def ambiguous(self) -> re.Pattern:
         "What a raw text must have in it, or it has one reading."
-        several = [
-            re.escape(word) for word, forms in self.same.items() if not isinstance(forms, str)
-        ]
-        return re.compile("|".join([r"[\d¼-¾⅐-⅞]", *(rf"(?i:\b{w}\b)" for w in several)]))
+        several = [w for w, forms in self.same.items() if not isinstance(forms, str)]
+        words = rf"|(?i:\b(?:{'|'.join(map(re.escape, several))})\b)" if several else ""
+        return re.compile(r"[\d¼-¾⅐-⅞]" + words)
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-03
 def _replace(text: str, patterns: Patterns, groups: Groups | None) -> str:
@@ -58,10 +58,10 @@ def _replace(text: str, patterns: Patterns, groups: Groups | None) -> str:
 
 
 def _reading(
-    replacement: Callable[[re.Match], Forms], groups: Groups | None, match: re.Match
+    replacement: Readings | Callable[[re.Match], Forms], groups: Groups | None, match: re.Match
 ) -> str:
     "What a match is replaced by."
-    return choose(replacement(match), groups)
+    return choose(replacement(match) if callable(replacement) else replacement, groups)
 
 
 def _respell(text: str, letters: Mapping[str, str]) -> str:
@@ -78,7 +78,10 @@ def _respell(text: str, letters: Mapping[str, str]) -> str:
 def once(rules: Rules, text: str, groups: Groups | None = None) -> str:
     "Raw `text` as words, with single blanks between them; other readings go to `groups`."
     text = fold(separate_digits(_replace(text, rules.raw, groups)))
-    text = say_numbers(_replace(text, rules.written, groups), rules.numerals, groups)
+    text = _replace(text, rules.written, groups)
+    if re.search("[0-9]", text):
+        text = _replace(text, rules.beside_digits, groups)
+        text = say_numbers(text, rules.numerals, groups)
     text = " ".join([choose(rules.same.get(word, word), groups) for word in words(text)])
     return _replace(_respell(text, rules.letters), rules.words, groups)
 
