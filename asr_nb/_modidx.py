@@ -1958,8 +1958,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'asr_nb/preprocessing/text/latin.py'),
                                                  'asr_nb.preprocessing.text.latin._roman': ( '1_preprocessing/text/latin.html#_roman',
                                                                                              'asr_nb/preprocessing/text/latin.py'),
-                                                 'asr_nb.preprocessing.text.latin._russian_century': ( '1_preprocessing/text/latin.html#_russian_century',
-                                                                                                       'asr_nb/preprocessing/text/latin.py'),
                                                  'asr_nb.preprocessing.text.latin._russian_day': ( '1_preprocessing/text/latin.html#_russian_day',
                                                                                                    'asr_nb/preprocessing/text/latin.py'),
                                                  'asr_nb.preprocessing.text.latin._russian_decimal': ( '1_preprocessing/text/latin.html#_russian_decimal',

@@ -92,7 +92,6 @@ _UNITS = {
     "$": ("{} dollar", "{} dollars"),
     "£": "{} pund",
     "kr": ("{} krone|{} kroner", "{} kroner"),
-    "kr.": ("{} krone|{} kroner", "{} kroner"),
     "°": "{} grad|{} grader",
     "°c": ("{} grad|{} grader", "{} grad celsius|{} grader celsius"),
     "km": "{} kilometer",
@@ -128,7 +127,7 @@ _DANISH = Rules(
         spaced=True,
         others=_more,
         magnitudes=_LARGE,
-        coins={"kr": "øre", "kr.": "øre", "€": "cent", "$": "cent", "£": "pence"},
+        coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence"},
         prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}"),
         range_word="til",
     ),
@@ -138,9 +137,11 @@ _DANISH = Rules(
         (r"\bbl\. ?a\b(?=\.)", "blandt andet"),
         (r"\bm\. ?m\b(?=\.)", "med mere"),
         ("&", " og "),
+    ),
+    beside_digits=(
         (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
         (
-            r"(?<![\w.,:])([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
+            r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
             partial(time_of, _CLOCK),
         ),
         (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
@@ -179,17 +180,17 @@ danish = language(
         ("Aalborg, Århus – og Kirkegaard!", "ålborg århus og kirkegård"),
         ("Idéen er én af fire alléer", "ideen er en af fire alleer"),
         ("Rødgrød med fløde, Müller", "rødgrød med fløde müller"),
-        ("f.eks. kl. 10.30, ca. 5 km", "for eksempel klokken ti tredive cirka fem km"),
+        ("f.eks. kl. 10.30, ca. 5 km", "for eksempel klokken ti tredive cirka fem kilometer"),
         ("1.000 kr. og 3,5 %", "tusind kroner og tre komma fem procent"),
         ("100 % er et hundrede procent", "hundrede procent er hundrede procent"),
         ("25 000, 2.500 og tohundrede", "femogtyve tusind to tusind fem hundrede og to hundrede"),
         ("den 1. maj 1999. 2 kom", "den første maj nitten hundrede og nioghalvfems to kom"),
         ("det var i 2024", "det var i to tusind og fireogtyve"),
         ("syvogtredve = 37", "syvogtredive syvogtredive"),
-        ("-5 grader, 5-10 stk.", "minus fem grader fem ti stk"),
-        ("½ liter, 1½ time, 10²", "en halv liter en en halv time ti to"),
+        ("-5 grader, 5-10 stk.", "minus fem grader fem til ti stk"),
+        ("½ liter, 1½ time, 10²", "en halv liter en komma fem time ti to"),
         ("€20, £5 & 007", "tyve euro fem pund og nul nul syv"),
-        ("øh, mp3 og covid-19", "øh mp3 og covid nitten"),
+        ("øh, mp3 og covid-19", "øh mp tre og covid nitten"),
         (
             "fx bl.a., osv., m.m., dvs. nr. 2",
             "for eksempel blandt andet og så videre med mere det vil sige nummer to",
@@ -199,6 +200,30 @@ danish = language(
             "ti procent henholdsvis fem promille to millioner tre milliarder",
         ),
         ("$9, ¼ og ¾, totusinde, tusinde", "ni dollar en kvart og tre kvart to tusind tusind"),
+        (
+            "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 mio $, 4 mia €, 5 tusind €",
+            "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro fem tusind euro",
+        ),
+        (
+            "5,50 kr., $0.99, €3,05, £4.25, 1.234,5, 1 kr",
+            "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 50 km/t, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+            "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
+        ),
+        (
+            "kl. 15:30, 10.30, 22345678, 2.5 %",
+            "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem procent",
+        ),
+        (
+            "90'erne, 1990'erne, 3. gang, dr. Hansen, hr. Ib, fr. Bo",
+            "halvfemserne nitten hundrede halvfemserne tre gang doktor hansen herr ib fru bo",
+        ),
+        (
+            "4 mio. $, 3 mia. €, i kr., mio. og mia.",
+            "fire millioner dollar tre milliarder euro i kroner millioner og milliarder",
+        ),
     ),
 )
 

@@ -126,11 +126,13 @@ _FRENCH = Rules(
         ("&", " et "),
         ("œ", "oe"),
         ("æ", "ae"),
+        (r"\b([ivxl]+)(?:e|è?me)(?= siècles?\b)", _french_century),
+        (r"\bm\. ?(?=[^\W\d])", "monsieur "),
+    ),
+    beside_digits=(
         (r"(?<![\w.:])([0-9]{1,2})(?: ?h ?|:)([0-9]{2})(?![\w:])", partial(time_of, _FRENCH_CLOCK)),
         (r"(?<![\w.:])([0-9]{1,2}) ?h()(?!\w)", partial(time_of, _FRENCH_CLOCK)),
         (r"(?<![\w.,])([0-9]{1,4})(er|re|ère|e|ème|eme|nde?)s?(?!\w)", _french_ordinal),
-        (r"\b([ivxl]+)(?:e|è?me)(?= siècles?\b)", _french_century),
-        (r"\bm\. ?(?=[^\W\d])", lambda _: ("monsieur ", "m ")),
     ),
     same={
         "mm": ("messieurs", "mm"),
@@ -150,7 +152,7 @@ _FRENCH = Rules(
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02c
 french = language(
     "french",
-    1,
+    2,
     _FRENCH,
     (
         ("L’homme qu'il n'a pas vu", "l homme qu il n a pas vu"),
@@ -168,11 +170,32 @@ french = language(
         ),
         ("la 2e, la 21e et la 1re", "la deuxième la vingt et unième et la première"),
         ("Mme Dupont & le n° 7", "madame dupont et le numéro sept"),
-        ("½ litre, -5, 007, mp3", "un demi litre moins cinq zéro zéro sept mp3"),
+        ("½ litre, -5, 007, mp3", "un demi litre moins cinq zéro zéro sept mp trois"),
         (
             "Mlle et Dr Roux, $5, ¼, ¾",
             "mademoiselle et docteur roux cinq dollars un quart trois quarts",
         ),
+        (
+            "20 millions €, $1 million, 3,5 milliards $, 1 milliard €, 2 millions d'euros",
+            "vingt millions d euros un million de dollars trois virgule cinq milliards de dollars un milliard d euros deux millions d euros",
+        ),
+        (
+            "5,50 €, $0.99, £3,05, 1.234,5, 5-10",
+            "cinq euros cinquante quatre vingt dix neuf cents trois livres cinq mille deux cent trente quatre virgule cinq cinq à dix",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+            "cinq kilomètres deux mètres trois centimètres quatre millimètres cinquante kilomètres heure huit kilos neuf grammes cinq litres six millilitres sept degrés moins cinq degrés",
+        ),
+        (
+            "15:30, 8 h, 1 h, 12h30, £1, 0142",
+            "quinze heures trente huit heures une heure douze heures trente une livre zéro un quatre deux",
+        ),
+        (
+            "au XXIe siècle, la 2nde, M. Roux, MM. Gros et Gras, St Jean, Ste Anne",
+            "au vingt et unième siècle la seconde monsieur roux messieurs gros et gras saint jean sainte anne",
+        ),
+        ("1½ heure, 21 pages, .5", "un virgule cinq heure vingt et un pages virgule cinq"),
     ),
 )
 
@@ -204,7 +227,7 @@ def _german_decade(match: re.Match) -> Readings:
     "*neunziger* and *neunzehnhundertneunziger* for `1990er`."
     number = int(match[1])
     short = f"{cardinals.german(number % 100)}er{match[2]}"
-    return (f"{cardinals.german_year(number)}er{match[2]}", *([short] if number > 99 else []))
+    return (f"{cardinals.german_year(number)}er{match[2]}", short) if number > 99 else (short,)
 
 
 def _german_more(text: str) -> Readings:
@@ -299,6 +322,8 @@ _GERMAN = Rules(
         (r"\bz\. ?b\b(?=\.)", "zum beispiel"),
         (r"\bd\. ?h\b(?=\.)", "das heisst"),
         ("&", " und "),
+    ),
+    beside_digits=(
         (r"(?<![\w.:])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", partial(time_of, _GERMAN_CLOCK)),
         (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _GERMAN_CLOCK)),
         (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_GERMAN_MONTHS})\b)", _german_day),
@@ -321,6 +346,7 @@ _GERMAN = Rules(
     },
     words=(
         (r"\bein(?=hundert|tausend)", ""),
+        (r"\beins (?=(?:million|milliarde)\b)", "eine "),
         (
             r"\beins (?=(?:euro|dollar|pfund|cent|uhr|kilo|kilometer|meter|liter|gramm|grad)\b)",
             "ein ",
@@ -331,7 +357,7 @@ _GERMAN = Rules(
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02c
 german = language(
     "german",
-    1,
+    2,
     _GERMAN,
     (
         ("Die Straße, daß & dass!", "die strasse dass und dass"),
@@ -351,12 +377,36 @@ german = language(
             "z. B. Nr. 7, d.h. Dr. Ende usw.",
             "zum beispiel nummer sieben das heisst doktor ende und so weiter",
         ),
-        ("E-Mail, -5 Grad, 5-10, 007", "e mail minus fünf grad fünf zehn null null sieben"),
-        ("½ Liter, mp3", "ein halb liter mp3"),
+        ("E-Mail, -5 Grad, 5-10, 007", "e mail minus fünf grad fünf bis zehn null null sieben"),
+        ("½ Liter, mp3", "ein halb liter mp drei"),
         (
             "Prof. Kurz bzw. ca. 5, zirka 6, $7, ¼, ¾",
             "professor kurz beziehungsweise circa fünf circa sechs sieben dollar "
             "ein viertel drei viertel",
+        ),
+        (
+            "20 Mio. €, $3,5 Milliarden, $1 Million, £5 mio, 2 Millionen €, 4 mrd $, 7 Mrd. €, 1 Milliarde €",
+            "zwanzig millionen euro drei komma fünf milliarden dollar eine million dollar fünf millionen pfund zwei millionen euro vier milliarden dollar sieben milliarden euro eine milliarde euro",
+        ),
+        (
+            "5,50 €, $0.99, £3,05, 1.234,5, 1'000, 1,234",
+            "fünf euro fünfzig neunundneunzig cent drei pfund fünf tausendzweihundertvierunddreissig komma fünf tausend eins komma zwei drei vier",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+            "fünf kilometer zwei meter drei zentimeter vier millimeter fünfzig kilometer pro stunde acht kilo neun gramm fünf liter sechs milliliter sieben grad minus fünf grad",
+        ),
+        (
+            "15:30, 8.15 Uhr, 1 Euro, 0234, 0176-34",
+            "fünfzehn uhr dreissig acht uhr fünfzehn ein euro null zwei drei vier null eins sieben sechs drei vier",
+        ),
+        (
+            "die 1990er, in den 90ern, 20-jährig, 100%ig, am 3. Tag",
+            "die neunzehnhundertneunziger in den neunzigern zwanzigjährig hundertprozentig am drei tag",
+        ),
+        (
+            "1½ Stunden, ½ Meter, Hr. Kurz, Fr. Lang, St. Gallen",
+            "eins komma fünf stunden ein halb meter herr kurz frau lang sankt gallen",
         ),
     ),
 )
@@ -464,9 +514,11 @@ _SPANISH = Rules(
     written=(
         ("&", " y "),
         (r"(?<![\w.,])([13])\.?(er)\b", _spanish_ordinal),
+        (r"(?<=\bsiglo )([ivxl]+)\b", _spanish_century),
+    ),
+    beside_digits=(
         (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _SPANISH_CLOCK)),
         (rf"(?<![\w.,/])1(?= de (?:{_SPANISH_MONTHS})\b)", _spanish_first),
-        (r"(?<=\bsiglo )([ivxl]+)\b", _spanish_century),
     ),
     same={
         "sr": "señor",
@@ -481,7 +533,7 @@ _SPANISH = Rules(
     },
     words=(
         (r"\b(millón|millones) (?=(?:euros?|dólar|dólares|libras?|pesos?)\b)", r"\1 de "),
-        (r"\buno (?=(?:euro|dólar|peso|kilo|kilómetro|metro|litro|grado|gramo)\b)", "un "),
+        (r"\buno (?=(?:millón|euro|dólar|peso|kilo|kilómetro|metro|litro|grado|gramo)\b)", "un "),
         (r"\buno (?=libra\b)", "una "),
     ),
 )
@@ -489,19 +541,40 @@ _SPANISH = Rules(
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02b
 spanish = language(
     "spanish",
-    1,
+    2,
     _SPANISH,
     (
         ("¿Sí, o si? ¡Él, el niño!", "sí o si él el niño"),
         ("El Sr. Pérez y la Dra. Ruiz", "el señor pérez y la doctora ruiz"),
         ("1.000 €, 1 000 euros", "mil euros mil euros"),
-        ("3,5 % y 3.5", "tres coma cinco por ciento y tres punto cinco"),
+        ("3,5 % y 3.5", "tres coma cinco por ciento y tres coma cinco"),
         ("21, 31 y 100", "veintiuno treinta y uno y cien"),
         ("en 1999, 2.500", "en mil novecientos noventa y nueve dos mil quinientos"),
         ("la 1ª, el 2.º y el 1er", "la primera el segundo y el primer"),
-        ("$5, -5, 007, ½, mp3", "cinco dólares menos cinco cero cero siete un medio mp3"),
+        ("$5, -5, 007, ½, mp3", "cinco dólares menos cinco cero cero siete medio mp tres"),
         ("Dr. Gil & Sra. Mas: Ud., Uds.", "doctor gil y señora mas usted ustedes"),
         ("el 3er día, ¼, ¾", "el tercer día un cuarto tres cuartos"),
+        (
+            "$20 millones, $1 millón, 5 mil €, 3,5 millones de euros",
+            "veinte millones de dólares un millón de dólares cinco mil euros tres coma cinco millones de euros",
+        ),
+        (
+            "5,50 €, $0.99, £3,05, 1.234,5, $1, £1",
+            "cinco euros con cincuenta noventa y nueve centavos tres libras con cinco mil doscientos treinta y cuatro coma cinco un dólar una libra",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+            "cinco kilómetros dos metros tres centímetros cuatro milímetros cincuenta kilómetros por hora ocho kilos nueve gramos cinco litros seis mililitros siete grados menos cinco grados",
+        ),
+        (
+            "las 3:30, el 1 de mayo, el siglo XXI, 200 personas",
+            "las tres treinta el uno de mayo el siglo veintiuno doscientos personas",
+        ),
+        (
+            "Dña. Ana, Srta. Paz, n.º 7, núm. 8, 1½ horas",
+            "doña ana señorita paz número siete número ocho uno coma cinco horas",
+        ),
+        ("1 kilo, 21 km", "un kilo veintiuno kilómetros"),
     ),
 )
 
@@ -509,15 +582,17 @@ spanish = language(
 _RUSSIAN_MONTHS = (
     "января|февраля|марта|апреля|мая|июня|июля|августа|сентября|октября|ноября|декабря"
 )
-_RUSSIAN_YEAR = {"год": "ый", "года": "ого", "году": "ом", "годом": "ым", "годы": "ые", "г": "ом"}
+_RUSSIAN_NOUNS = {"": "ый", "а": "ого", "у": "ом", "е": "ом", "ом": "ым", "ы": "ые", "г": "ом"}
 _TENTHS = ("десятая|десятых", "сотая|сотых", "тысячная|тысячных")
 
 
 def _russian_suffix(match: re.Match) -> str | Readings:
     "*третьем* for `3-м`: the ordinals with that ending; *пяти* for `5-ти`."
     number, ending = int(match[1]), match[2]
+    usual = {"м": ("ом", "ем"), "е": ("ые", "ие")}.get(ending, ending)
     forms = (*declensions.russian_ordinals(number), *declensions.russian_forms(number))
-    return tuple(form for form in forms if form.endswith(ending)) or match[0]
+    right = [form for form in forms if form.endswith(ending)]
+    return tuple(sorted(right, key=lambda form: not form.endswith(usual))) or match[0]
 
 
 def _russian_first(ending: str, number: int) -> Readings:
@@ -532,13 +607,10 @@ def _russian_day(match: re.Match) -> str | Readings:
 
 
 def _russian_year(match: re.Match) -> Readings:
-    "*две тысячи двадцать четвертом* for `2024` before *году*."
-    return _russian_first(_RUSSIAN_YEAR[match[2]], int(match[1]))
-
-
-def _russian_century(match: re.Match) -> Readings:
-    "*двадцать первый* for `xxi` before *век*."
-    return declensions.russian_ordinals(_roman(match[1]))
+    "*две тысячи двадцать четвертом* for `2024` before *году*, and so for *век*."
+    number = int(match[1]) if match[1].isdecimal() else _roman(match[1])
+    forms = _russian_first(_RUSSIAN_NOUNS[match[2]], number)
+    return tuple(f"{form} " for form in forms)
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02b
 def _russian_form(digits: str) -> int:
@@ -630,7 +702,7 @@ _RUSSIAN_MONEY = {
     "€": "{} евро",
     "£": "{} фунт|{} фунта|{} фунтов",
 }
-_RUSSIAN_MONEY |= {"₽": _RUSSIAN_MONEY["руб"], "руб.": _RUSSIAN_MONEY["руб"]}
+_RUSSIAN_MONEY |= {"₽": _RUSSIAN_MONEY["руб"]}
 _RUSSIAN_UNITS = _RUSSIAN_MONEY | {
     "%": (
         *("{} процент|{} процента|{} процентов", "{} процента|{} процентов"),
@@ -663,6 +735,10 @@ _RUSSIAN_LARGE |= {
 }
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02e
+_RUSSIAN_ENDINGS = "[йяехимю]|[ыоие]й|[ое]го|[ое]му|[ыо]х|[ыо]м|ти|ми|ая|ое|ые|ую"
+_RUSSIAN_TELEPHONE = (  # not a large number
+    r"(?<![0-9])(\+7|8)[ (-]{1,2}([0-9]{3})[ )-]{1,2}([0-9]{3})[ -]([0-9]{2})[ -]([0-9]{2})(?![0-9])"
+)
 _RUSSIAN = Rules(
     Numerals(
         ".",
@@ -683,10 +759,7 @@ _RUSSIAN = Rules(
     raw=(
         ("№", " номер "),
         (r"(?<=[0-9]) ?½", ",5"),
-        (  # a telephone number, not a large one
-            r"(?<![0-9])(\+7|8)[ (-]{1,2}([0-9]{3})[ )-]{1,2}([0-9]{3})[ -]([0-9]{2})[ -]([0-9]{2})(?![0-9])",
-            r"\1, \2, \3, \4, \5",
-        ),
+        (_RUSSIAN_TELEPHONE, r"\1, \2, \3, \4, \5"),
     ),
     written=(
         ("&", " и "),
@@ -696,17 +769,21 @@ _RUSSIAN = Rules(
         (r"\bт\. ?е\b", "то есть"),
         (r"\bг-н\b", "господин"),
         (r"\bг-жа\b", "госпожа"),
+        (r"\b([ivxl]+)(?= век(|а|у|е|ом|ы)\b)", _russian_year),
+    ),
+    beside_digits=(
         (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", _russian_time),
         (rf"(?<![\w.,/])([0-9]{{1,2}})(?= (?:{_RUSSIAN_MONTHS})\b)", _russian_day),
-        (r"(?<![\w.,/])([12][0-9]{3})(?= ?(года?|году|годом|годы|г)\b)", _russian_year),
-        (
-            r"(?<![\w.,])([0-9]{1,4})-?([йяехимю]|[ыоие]й|[ое]го|[ое]му|[ыо]х|[ыо]м|ти|ми|ая|ое|ые|ую)\b",
-            _russian_suffix,
-        ),
-        (r"\b([ivxl]+)(?= век)", _russian_century),
+        (r"(?<![\w.,/])([0-9]{1,2})(?= ?век(|а|у|е|ом|ы)\b)", _russian_year),
+        (r"(?<![\w.,/])([12][0-9]{3})(?= ?(?:год|(?=г\b))(|а|у|ом|ы|г)\b)", _russian_year),
+        (rf"(?<![\w.,])([0-9]{{1,4}})-?({_RUSSIAN_ENDINGS})\b", _russian_suffix),
     ),
     same={"г": ("год", "года", "году", "г", "город"), "ул": "улица", "им": ("имени", "им")},
     letters={"ё": "е"},
+    words=(
+        (r"\bдва (?=тысячи\b)", "две "),
+        (r"\bодин (?=тысяча\b)", "одна "),
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02f
@@ -722,5 +799,29 @@ russian = language(
         ("дом № 7, -5, 007", "дом номер семь минус пять ноль ноль семь"),
         ("кое-что, mp3", "кое что mp три"),
         ("чай & мёд, €5, $7", "чай и мед пять евро семь долларов"),
+        (
+            "$20 млн, 3 тыс. ₽, 1,5 млрд €, 2 тыс €, 5 млн. $, 7 млрд. $, 5 руб., £3",
+            "двадцать миллионов долларов три тысячи рублей один запятая пять миллиарда евро две тысячи евро пять миллионов долларов семь миллиардов долларов пять рублей три фунта",
+        ),
+        (
+            "1 тысяча $, 2 тысячи $, 5 тысяч $, 1 миллион $, 2 миллиона $, 5 миллионов $, 1 миллиард $, 2 миллиарда $, 5 миллиардов $",
+            "одна тысяча долларов две тысячи долларов пять тысяч долларов один миллион долларов два миллиона долларов пять миллионов долларов один миллиард долларов два миллиарда долларов пять миллиардов долларов",
+        ),
+        (
+            "5км, 2 м, 3см, 4мм, 50 км/ч, 8кг, 5л, 7°, -5°C",
+            "пять километров два метра три сантиметра четыре миллиметра пятьдесят километров в час восемь килограммов пять литров семь градусов минус пять градусов",
+        ),
+        (
+            "в 15:30, 1 мая, 1999 год, в 2024г., 21 век, в XXI веке, на 3-м, 90-е",
+            "в пятнадцать тридцать первого мая тысяча девятьсот девяносто девятый год в две тысячи двадцать четвертом год двадцать первый век в двадцать первом веке на третьем девяностые",
+        ),
+        (
+            "8 905 123-45-67, 0,5, 3.25, 1½, ½, ¼, ¾",
+            "восемь девятьсот пять сто двадцать три сорок пять шестьдесят семь ноль запятая пять три запятая два пять один запятая пять половина четверть три четверти",
+        ),
+        (
+            "г-н, г-жа, и т. д., и т.п., т. е., ул. Ленина, им. Пушкина, за́мок, 1 000",
+            "господин госпожа и так далее и тому подобное то есть улица ленина имени пушкина замок тысяча",
+        ),
     ),
 )

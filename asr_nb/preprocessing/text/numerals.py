@@ -216,7 +216,7 @@ _RANGE = re.compile(r"(?<![^\W_])(?<![-–−.,:/])([0-9]+)( ?)[-–−]\2([0-9]
 def _say_range(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
     "`5 to 10` for `5-10`, which may also be said without the word; a telephone digit by digit."
     low, high = match[1], match[3]
-    number = len(low) == 3 and len(high) == 4
+    number = low[0] == "0" or len(low) == 3 and len(high) == 4
     if groups is not None:
         says = [tuple(itertools.islice(whole(end, numerals), 6)) for end in (low, high)]
         pairs = itertools.product(says[0], (numerals.range_word, ""), says[1])
@@ -240,7 +240,8 @@ def _say(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
     else:
         words = _number(text, numerals, not (size or units), groups)
         for key, table in ((size, numerals.magnitudes), *((u, numerals.units) for u in units)):
-            words = _with_unit(words, text, table[key], numerals, groups) if key else words
+            count = "" if size and table is numerals.units else text  # of a million: many
+            words = _with_unit(words, count, table[key], numerals, groups) if key else words
     if match["minus"]:
         words = join((choose(options(numerals.minus), groups), words), numerals)
     if not numerals.attached:
