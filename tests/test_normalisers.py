@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr_nb.checks import BadInput
-from asr_nb.preprocessing.text.asian import _simplify
+from asr_nb.preprocessing.text.asian import _converter
 from asr_nb.preprocessing.text.danish import CORAL_CHARACTERS, coral
 from asr_nb.preprocessing.text.english import _whisper
 from asr_nb.preprocessing.text.rules import Rules, apply, readings
@@ -264,11 +264,11 @@ def test_coral_keeps_the_scale_and_not_the_promises() -> None:
 
 
 def test_opencc_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    _simplify.cache_clear()
+    _converter.cache_clear()
     monkeypatch.setitem(sys.modules, "opencc", None)
     with pytest.raises(BadInput, match="pip install opencc"):
         _ = normaliser("chinese_simplified").fingerprint
-    _simplify.cache_clear()
+    _converter.cache_clear()
 
 
 def test_whisper_normalizer_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

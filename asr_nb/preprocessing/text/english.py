@@ -386,15 +386,15 @@ _NUMBER_CASES = (
         "eight kilograms nine grams one milligram two pounds three pounds four ounces five "
         "liters six milliliters",
     ),
-)
-
-# %% ../../../nbs/1_preprocessing/text/english.ipynb #english-07
-_PLACE_CASES = (
     (
         "2 h 5 min, 3hrs, 7 mins, 8sec, 9°, -5°C, 60°F",
         "two hours five minutes three hours seven minutes eight seconds nine degrees minus five "
         "degrees celsius sixty degrees fahrenheit",
     ),
+)
+
+# %% ../../../nbs/1_preprocessing/text/english.ipynb #english-07
+_PLACE_CASES = (
     (
         "1kb, 2mb, 3GB, 4 TB, 5G, F16",
         "one kilobyte two megabytes three gigabytes four terabytes five grams f sixteen",

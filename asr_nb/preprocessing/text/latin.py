@@ -7,66 +7,152 @@ __all__ = ['french', 'german', 'spanish', 'russian']
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #imports-01
 import re
+from functools import partial
 
-from . import cardinals
-from .numerals import Numerals
+from . import cardinals, declensions, ordinals
+from .cardinals import other_readings
+from .clock import Clock, time_of
+from .numerals import Numerals, Readings
 from .rules import Rules, language
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02
 _ELIDED = r"(?<![^\W_])(l|d|j|m|t|s|n|c|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=[^\W_])"
+_ROMAN = dict(zip("ivxl", (1, 5, 10, 50)))
 
 
-def _french_ordinal(match: re.Match) -> str:
+def _roman(numeral: str) -> int:
+    "21 for `xxi`."
+    values = [_ROMAN[letter] for letter in numeral]
+    return sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0]))
+
+
+def _french_ordinal(match: re.Match) -> str | Readings:
     "*vingt et unième* for `21e`, *premier* and *première* for `1er` and `1re`."
-    number = int(match[1])
-    if number == 1:
-        return {"er": "premier", "re": "première", "ère": "première"}.get(match[2], match[0])
-    if match[2] in ("er", "re", "ère") or number == 0 or number > 9999:
-        return match[0]
-    words = re.sub("(vingt|cent)s$", r"\1", cardinals.french(number))
-    return re.sub("(?<=cinq)$", "u", re.sub("f$", "v", re.sub("e$", "", words))) + "ième"
+    number, ending = int(match[1]), match[2]
+    forms = ordinals.french_ordinals(number)
+    if number == 1 or ending in ("er", "re", "ère"):
+        return {"er": "premier", "re": "première", "ère": "première"}.get(ending, match[0])
+    if ending in ("nd", "nde"):
+        return {"nd": "second", "nde": "seconde"}[ending] if number == 2 else match[0]
+    return forms if number else match[0]
 
 
-def _french_hour(match: re.Match) -> str:
-    "*dix heures trente* for `10 h 30`."
-    hour, minute = int(match[1]), int(match[2] or 0)
-    if hour > 24 or minute > 59:
-        return match[0]
+def _french_century(match: re.Match) -> Readings:
+    "*vingt et unième* for `xxie` before *siècle*."
+    return ordinals.french_ordinals(_roman(match[1]))
+
+
+def _french_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *un et demi* for `1.5`."
+    if re.fullmatch("[0-9]{1,2}[.]5", text):
+        forms = cardinals.french_forms(int(text[:-2]))
+        halves = (f"{form} et {half}" for form in forms for half in ("demi", "demie"))
+        return tuple(halves) if int(text[:-2]) else ("un demi", "une demie", "demi")
+    return tuple(other_readings(cardinals.french_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02d
+def _french_hour(hour: int) -> Readings:
     words = "une heure" if hour == 1 else f"{cardinals.french(hour)} heures"
-    return f"{words} {cardinals.french(minute)} " if minute else f"{words} "
+    return (words, *{0: ("minuit",), 12: ("midi",), 24: ("minuit",)}.get(hour, ()))
+
+
+def _french_minute(number: int) -> Readings:
+    word = cardinals.french(number)
+    one = re.sub(r"\bun$", "une", word)
+    return tuple(dict.fromkeys((word, one, f"zéro {word}") if number < 10 else (word, one)))
+
+
+def _french_after(hour: int) -> Readings:
+    return _french_hour(hour)
+
+
+_FRENCH_CLOCK = Clock(
+    _french_hour,
+    _french_after,
+    _french_minute,
+    sharp=("{hour}", "{half_day}"),
+    always=("{hour} {past}", "{half_day} {past}", "{hour} {past} minutes"),
+    second_half=("{next} moins {left}",),
+    special={
+        15: ("{half_day} et quart", "{hour} et quart"),
+        30: ("{half_day} et demie", "{half_day} et demi", "{hour} et demie"),
+        45: ("{next} moins le quart", "{half_day} trois quarts"),
+    },
+)
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02e
+_FRENCH_UNITS = {
+    "%": "{} pour cent",
+    "€": "{} euro|{} euros",
+    "$": "{} dollar|{} dollars",
+    "£": "{} livre|{} livres",
+    "°": "{} degré|{} degrés",
+    "°c": ("{} degré|{} degrés", "{} degré celsius|{} degrés celsius"),
+    "km": "{} kilomètre|{} kilomètres",
+    "m": ("{} mètre|{} mètres", "{} m"),
+    "cm": "{} centimètre|{} centimètres",
+    "mm": "{} millimètre|{} millimètres",
+    "kg": ("{} kilo|{} kilos", "{} kilogramme|{} kilogrammes"),
+    "g": ("{} gramme|{} grammes", "{} g"),
+    "l": ("{} litre|{} litres", "{} l"),
+    "ml": "{} millilitre|{} millilitres",
+    "km/h": ("{} kilomètres heure", "{} kilomètres à l'heure", "{} kilomètres par heure"),
+}
+_FRENCH_LARGE = {name: f"{{}} {name}" for name in ("million", "millions", "milliard", "milliards")}
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02b
 _FRENCH = Rules(
     Numerals(
         ".",
-        {",": "virgule"},
+        {",": ("virgule", "point"), ".": ("virgule", "point")},
         "moins",
-        {
-            "%": "{} pour cent",
-            "€": "{} euro|{} euros",
-            "$": "{} dollar|{} dollars",
-            "£": "{} livre|{} livres",
-        },
+        _FRENCH_UNITS,
         cardinals.french,
-        fractions={"1⁄2": "un demi", "1⁄4": "un quart", "3⁄4": "trois quarts"},
+        fractions={
+            "1⁄2": ("un demi", "une demie", "demi"),
+            "1⁄4": ("un quart", "quart"),
+            "3⁄4": "trois quarts",
+        },
         spaced=True,
+        others=_french_more,
+        magnitudes=_FRENCH_LARGE,
+        coins={"€": "centime|centimes", "$": "cent|cents", "£": "penny|pence"},
+        prices=("{whole} {unit} {part}", "{whole} {unit} et {part} {coin}"),
+        range_word="à",
     ),
-    raw=((r"(?i)\bn° ?(?=[0-9])", "numéro "),),
+    raw=((r"(?i)\bn[o°º]\.? ?(?=[0-9])", "numéro "), (r"(?<=[0-9]) ?½", ",5")),
     written=(
         (_ELIDED, r"\1 "),
         ("&", " et "),
         ("œ", "oe"),
         ("æ", "ae"),
-        (r"(?<![^\W_])([0-9]{1,2}) ?h(?: ?([0-9]{2}))?(?![^\W_])", _french_hour),
-        (r"(?<![^\W_.,])([0-9]{1,4})(er|re|ère|e|ème|eme)(?![^\W_])", _french_ordinal),
+        (r"\b([ivxl]+)(?:e|è?me)(?= siècles?\b)", _french_century),
+        (r"\bm\. ?(?=[^\W\d])", "monsieur "),
     ),
-    same={"mme": "madame", "mlle": "mademoiselle", "dr": "docteur"},
+    beside_digits=(
+        (r"(?<![\w.:])([0-9]{1,2})(?: ?h ?|:)([0-9]{2})(?![\w:])", partial(time_of, _FRENCH_CLOCK)),
+        (r"(?<![\w.:])([0-9]{1,2}) ?h()(?!\w)", partial(time_of, _FRENCH_CLOCK)),
+        (r"(?<![\w.,])([0-9]{1,4})(er|re|ère|e|ème|eme|nde?)s?(?!\w)", _french_ordinal),
+    ),
+    same={
+        "mm": ("messieurs", "mm"),
+        "mme": "madame",
+        "mlle": "mademoiselle",
+        "dr": "docteur",
+        "st": ("saint", "st"),
+        "ste": ("sainte", "ste"),
+    },
+    words=(
+        (r"\b(millions?|milliards?) (?=(?:euros?|dollars?|livres?)\b)", r"\1 d "),
+        (r"\b(millions?|milliards?) d (?=(?:dollars?|livres?)\b)", r"\1 de "),
+        (r"\bun (?=(?:heures?|livres?)\b)", "une "),
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #french-02c
 french = language(
     "french",
-    1,
+    2,
     _FRENCH,
     (
         ("L’homme qu'il n'a pas vu", "l homme qu il n a pas vu"),
@@ -84,11 +170,38 @@ french = language(
         ),
         ("la 2e, la 21e et la 1re", "la deuxième la vingt et unième et la première"),
         ("Mme Dupont & le n° 7", "madame dupont et le numéro sept"),
-        ("½ litre, -5, 007, mp3", "un demi litre moins cinq zéro zéro sept mp3"),
+        ("½ litre, -5, 007, mp3", "un demi litre moins cinq zéro zéro sept mp trois"),
         (
             "Mlle et Dr Roux, $5, ¼, ¾",
             "mademoiselle et docteur roux cinq dollars un quart trois quarts",
         ),
+        (
+            "20 millions €, $1 million, 3,5 milliards $, 1 milliard €, 2 millions d'euros",
+            "vingt millions d euros un million de dollars trois virgule cinq milliards de "
+            "dollars un milliard d euros deux millions d euros",
+        ),
+        (
+            "5,50 €, $0.99, £3,05, 1.234,5, 5-10",
+            "cinq euros cinquante quatre vingt dix neuf cents trois livres cinq mille deux cent "
+            "trente quatre virgule cinq cinq à dix",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+            "cinq kilomètres deux mètres trois centimètres quatre millimètres cinquante "
+            "kilomètres heure huit kilos neuf grammes cinq litres six millilitres sept degrés "
+            "moins cinq degrés",
+        ),
+        (
+            "15:30, 8 h, 1 h, 12h30, £1, 0142",
+            "quinze heures trente huit heures une heure douze heures trente une livre zéro un "
+            "quatre deux",
+        ),
+        (
+            "au XXIe siècle, la 2nde, M. Roux, MM. Gros et Gras, St Jean, Ste Anne",
+            "au vingt et unième siècle la seconde monsieur roux messieurs gros et gras saint "
+            "jean sainte anne",
+        ),
+        ("1½ heure, 21 pages, .5", "un virgule cinq heure vingt et un pages virgule cinq"),
     ),
 )
 
@@ -96,44 +209,134 @@ french = language(
 _GERMAN_MONTHS = (
     "januar|jänner|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember"
 )
+_GERMAN_SUFFIXES = "jähr|tägig|wöch|monat|stünd|minüt|sekünd|fach|mal|köpf|stell|prozentig"
 
 
-def _german_day(match: re.Match) -> str:
-    "*einundzwanzigsten* for `21.`."
-    day = int(match[1])
-    if not 1 <= day <= 31:
-        return match[0]
-    ending = "ten" if day < 20 else "sten"
-    words = {1: "ers", 3: "drit", 7: "sieb", 8: "ach"}.get(day, cardinals.german(day))
-    return f"{words}{ending} "
+def _german_day(match: re.Match) -> Readings:
+    "*ersten*, *erste* ... for `1.` before a month."
+    return tuple(f"{form} " for form in ordinals.german_ordinals(int(match[1])))
 
 
-def _german_hour(match: re.Match) -> str:
-    "*zehn uhr dreissig* for `10:30 Uhr`."
-    hour, minute = int(match[1]), int(match[2])
-    if hour > 24 or minute > 59:
-        return match[0]
-    words = "ein uhr" if hour == 1 else f"{cardinals.german(hour)} uhr"
-    return f"{words} {cardinals.german(minute)}" if minute else words
+def _german_dot(match: re.Match) -> Readings:
+    "*drei*, or *dritte* in one of its endings, for `3.`."
+    number = int(match[1])
+    forms = (*cardinals.german_forms(number), *ordinals.german_ordinals(number))
+    return tuple(f" {form} " for form in forms)
+
+
+def _german_compound(match: re.Match) -> str:
+    "*zwanzigjährig* for `20-jährig`."
+    return re.sub("eins$", "ein", cardinals.german(int(match[1]))) + match[2]
+
+
+def _german_decade(match: re.Match) -> Readings:
+    "*neunziger* and *neunzehnhundertneunziger* for `1990er`."
+    number = int(match[1])
+    short = f"{cardinals.german(number % 100)}er{match[2]}"
+    return (f"{cardinals.german_year(number)}er{match[2]}", short) if number > 99 else (short,)
+
+
+def _german_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`."
+    if re.fullmatch("[0-9]{1,2}[.]5", text):
+        number = int(text[:-2])
+        own = {0: ("einhalb", "ein halb", "ein halber", "eine halbe"), 1: ("anderthalb",)}
+        stem = re.sub("eins$", "ein", cardinals.german(number))
+        return *([f"{stem}einhalb"] if number else []), *own.get(number, ())
+    return tuple(other_readings(cardinals.german_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02d
+def _german_hour(hour: int) -> Readings:
+    return ("ein",) if hour == 1 else _german_minute(hour)
+
+
+def _german_minute(number: int) -> Readings:
+    word = cardinals.german(number)
+    return (word, f"null {word}") if 0 < number < 10 else (word,)
+
+
+def _german_after(hour: int) -> Readings:
+    return (cardinals.german(hour),)
+
+
+_GERMAN_CLOCK = Clock(
+    _german_hour,
+    _german_after,
+    _german_minute,
+    sharp=("{hour} uhr", "{half_day} uhr"),
+    always=("{hour} uhr {past}", "{half_day} uhr {past}", "{hour} {past}", "{half_day} {past}"),
+    first_half=("{past} nach {half_day}", "{past} minuten nach {half_day}"),
+    second_half=("{left} vor {next}", "{left} minuten vor {next}"),
+    special={
+        15: ("viertel nach {half_day}", "viertel {next}"),
+        30: ("halb {next}",),
+        45: ("viertel vor {next}", "dreiviertel {next}"),
+    },
+)
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02e
+_GERMAN_UNITS = {
+    "%": "{} prozent",
+    "€": "{} euro",
+    "$": "{} dollar",
+    "£": "{} pfund",
+    "°": "{} grad",
+    "°c": ("{} grad", "{} grad celsius"),
+    "km": "{} kilometer",
+    "m": ("{} meter", "{} m"),
+    "cm": ("{} zentimeter", "{} cm"),
+    "mm": "{} millimeter",
+    "kg": ("{} kilo", "{} kilogramm", "{} kilogramms"),
+    "g": ("{} gramm", "{} g"),
+    "l": ("{} liter", "{} l"),
+    "ml": "{} milliliter",
+    "km/h": ("{} kilometer pro stunde", "{} stundenkilometer", "{} km h"),
+}
+_GERMAN_LARGE = {"million": "{} million", "millionen": "{} millionen"} | {
+    "mio": "{} million|{} millionen",
+    "mio.": "{} million|{} millionen",
+    "milliarde": "{} milliarde",
+    "milliarden": "{} milliarden",
+    "mrd": "{} milliarde|{} milliarden",
+    "mrd.": "{} milliarde|{} milliarden",
+}
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02b
 _GERMAN = Rules(
     Numerals(
         ".'",
-        {",": "komma"},
+        {",": ("komma", "punkt"), ".": ("komma", "punkt")},
         "minus",
-        {"%": "{} prozent", "€": "{} euro", "$": "{} dollar", "£": "{} pfund"},
+        _GERMAN_UNITS,
         cardinals.german,
         cardinals.german_year,
-        {"1⁄2": "ein halb", "1⁄4": "ein viertel", "3⁄4": "drei viertel"},
+        {
+            "1⁄2": ("ein halb", "einhalb", "ein halber", "eine halbe", "einen halben"),
+            "1⁄4": "ein viertel",
+            "3⁄4": ("drei viertel", "dreiviertel"),
+        },
         spaced=True,
+        others=_german_more,
+        digit_names={"2": ("zwo",)},
+        magnitudes=_GERMAN_LARGE,
+        coins={"€": "cent", "$": "cent", "£": "pence"},
+        prices=("{whole} {unit} {part}", "{whole} {unit} und {part} {coin}"),
+        range_word="bis",
     ),
+    raw=((r"(?<=[0-9]) ?½", ",5"),),
     written=(
         (r"\bz\. ?b\b(?=\.)", "zum beispiel"),
         (r"\bd\. ?h\b(?=\.)", "das heisst"),
         ("&", " und "),
-        (r"(?<![^\W_])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", _german_hour),
+    ),
+    beside_digits=(
+        (r"(?<![\w.:])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", partial(time_of, _GERMAN_CLOCK)),
+        (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _GERMAN_CLOCK)),
         (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_GERMAN_MONTHS})\b)", _german_day),
+        (r"(?<![\w.,])([0-9]{1,3})%(ig\w*)", r"\1prozent\2"),
+        (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_GERMAN_SUFFIXES})\w*)", _german_compound),
+        (r"(?<![\w.,])([0-9]{2,4})er(n?)\b", _german_decade),
+        (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _german_dot),
     ),
     same={
         "usw": "und so weiter",
@@ -143,14 +346,24 @@ _GERMAN = Rules(
         "nr": "nummer",
         "dr": "doktor",
         "prof": "professor",
+        "hr": "herr",
+        "fr": ("frau", "fr"),
+        "st": ("sankt", "st"),
     },
-    words=((r"\bein(?=hundert|tausend)", ""),),
+    words=(
+        (r"\bein(?=hundert|tausend)", ""),
+        (r"\beins (?=(?:million|milliarde)\b)", "eine "),
+        (
+            r"\beins (?=(?:euro|dollar|pfund|cent|uhr|kilo|kilometer|meter|liter|gramm|grad)\b)",
+            "ein ",
+        ),
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #german-02c
 german = language(
     "german",
-    1,
+    2,
     _GERMAN,
     (
         ("Die Straße, daß & dass!", "die strasse dass und dass"),
@@ -170,98 +383,471 @@ german = language(
             "z. B. Nr. 7, d.h. Dr. Ende usw.",
             "zum beispiel nummer sieben das heisst doktor ende und so weiter",
         ),
-        ("E-Mail, -5 Grad, 5-10, 007", "e mail minus fünf grad fünf zehn null null sieben"),
-        ("½ Liter, mp3", "ein halb liter mp3"),
+        ("E-Mail, -5 Grad, 5-10, 007", "e mail minus fünf grad fünf bis zehn null null sieben"),
+        ("½ Liter, mp3", "ein halb liter mp drei"),
         (
             "Prof. Kurz bzw. ca. 5, zirka 6, $7, ¼, ¾",
             "professor kurz beziehungsweise circa fünf circa sechs sieben dollar "
             "ein viertel drei viertel",
         ),
+        (
+            "20 Mio. €, $3,5 Milliarden, $1 Million, £5 mio, 2 Millionen €, 4 mrd $, 7 Mrd. €, 1 "
+            "Milliarde €",
+            "zwanzig millionen euro drei komma fünf milliarden dollar eine million dollar fünf "
+            "millionen pfund zwei millionen euro vier milliarden dollar sieben milliarden euro "
+            "eine milliarde euro",
+        ),
+        (
+            "5,50 €, $0.99, £3,05, 1.234,5, 1'000, 1,234",
+            "fünf euro fünfzig neunundneunzig cent drei pfund fünf "
+            "tausendzweihundertvierunddreissig komma fünf tausend eins komma zwei drei vier",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+            "fünf kilometer zwei meter drei zentimeter vier millimeter fünfzig kilometer pro "
+            "stunde acht kilo neun gramm fünf liter sechs milliliter sieben grad minus fünf grad",
+        ),
+        (
+            "15:30, 8.15 Uhr, 1 Euro, 0234, 0176-34",
+            "fünfzehn uhr dreissig acht uhr fünfzehn ein euro null zwei drei vier null eins "
+            "sieben sechs drei vier",
+        ),
+        (
+            "die 1990er, in den 90ern, 20-jährig, 100%ig, am 3. Tag",
+            "die neunzehnhundertneunziger in den neunzigern zwanzigjährig hundertprozentig am "
+            "drei tag",
+        ),
+        (
+            "1½ Stunden, ½ Meter, Hr. Kurz, Fr. Lang, St. Gallen",
+            "eins komma fünf stunden ein halb meter herr kurz frau lang sankt gallen",
+        ),
     ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02
-_SPANISH_ORDINALS = "primer segund tercer cuart quint sext séptim octav noven décim".split()
+def _spanish_ordinal(match: re.Match) -> str | Readings:
+    "*primero* for `1º`, *primera* for `1ª`, *primer* for `1er`; the cardinal too."
+    number, ending = int(match[1]), match[2]
+    forms = ordinals.spanish_ordinals(number)
+    right = {"º": "o", "o": "o", "ª": "a", "a": "a"}.get(ending, "er")
+    forms = (*(form for form in forms if form.endswith(right)), cardinals.spanish(number))
+    return forms if number else match[0]
 
 
-def _spanish_ordinal(match: re.Match) -> str:
-    "*primero* and *primera* for `1º` and `1ª`."
-    number = int(match[1])
-    if not 1 <= number <= 10:
-        return match[0]
-    return _SPANISH_ORDINALS[number - 1] + ("a" if match[2] == "ª" else "o")
+def _spanish_first(_: re.Match) -> Readings:
+    "The first day of a month."
+    return "uno", "primero"
 
 
+def _spanish_century(match: re.Match) -> Readings:
+    "*veintiuno* for `xxi` after *siglo*."
+    number = _roman(match[1])
+    return cardinals.spanish(number), *ordinals.spanish_ordinals(number)
+
+
+def _spanish_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *uno y medio* for `1.5`."
+    if re.fullmatch("[0-9]{1,2}[.]5", text):
+        forms = cardinals.spanish_forms(int(text[:-2]))
+        halves = (f"{form} y {half}" for form in forms for half in ("medio", "media"))
+        return tuple(halves) if int(text[:-2]) else ("medio", "media", "un medio")
+    return tuple(other_readings(cardinals.spanish_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02c
+def _spanish_hour(hour: int) -> Readings:
+    return (re.sub("uno$", "una", cardinals.spanish(hour)),)
+
+
+def _spanish_minute(number: int) -> Readings:
+    word = cardinals.spanish(number)
+    return (word, f"cero {word}") if number < 10 else (word,)
+
+
+_SPANISH_CLOCK = Clock(
+    _spanish_hour,
+    _spanish_hour,
+    _spanish_minute,
+    sharp=("{hour}", "{half_day}", "{hour} en punto", "{hour} horas"),
+    always=("{hour} {past}", "{hour} y {past}", "{half_day} y {past}", "{half_day} {past}"),
+    second_half=("{next} menos {left}",),
+    special={
+        15: ("{half_day} y cuarto", "{hour} y cuarto"),
+        30: ("{half_day} y media", "{hour} y media"),
+        45: ("{next} menos cuarto",),
+    },
+)
+_SPANISH_UNITS = {
+    "%": "{} por ciento",
+    "€": "{} euro|{} euros",
+    "$": ("{} dólar|{} dólares", "{} peso|{} pesos"),
+    "£": "{} libra|{} libras",
+    "°": "{} grado|{} grados",
+    "°c": ("{} grado|{} grados", "{} grado celsius|{} grados celsius"),
+    "km": "{} kilómetro|{} kilómetros",
+    "m": ("{} metro|{} metros", "{} m"),
+    "cm": "{} centímetro|{} centímetros",
+    "mm": "{} milímetro|{} milímetros",
+    "kg": ("{} kilo|{} kilos", "{} kilogramo|{} kilogramos"),
+    "g": ("{} gramo|{} gramos", "{} g"),
+    "l": ("{} litro|{} litros", "{} l"),
+    "ml": "{} mililitro|{} mililitros",
+    "km/h": "{} kilómetros por hora",
+}
+_SPANISH_LARGE = {name: f"{{}} {name}" for name in ("mil", "millón", "millones")}
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02d
+_SPANISH_MONTHS = (
+    "enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|setiembre|octubre|noviembre|"
+    "diciembre"
+)
 _SPANISH = Rules(
     Numerals(
         ".",
-        {",": "coma", ".": "punto"},
+        {",": ("coma", "punto"), ".": ("coma", "punto")},
         "menos",
-        {
-            "%": "{} por ciento",
-            "€": "{} euro|{} euros",
-            "$": "{} dólar|{} dólares",
-            "£": "{} libra|{} libras",
-        },
+        _SPANISH_UNITS,
         cardinals.spanish,
-        fractions={"1⁄2": "un medio", "1⁄4": "un cuarto", "3⁄4": "tres cuartos"},
+        fractions={
+            "1⁄2": ("medio", "media", "un medio"),
+            "1⁄4": "un cuarto",
+            "3⁄4": "tres cuartos",
+        },
         spaced=True,
+        others=_spanish_more,
+        magnitudes=_SPANISH_LARGE,
+        coins={"€": "céntimo|céntimos", "$": "centavo|centavos", "£": "penique|peniques"},
+        prices=("{whole} {unit} con {part}", "{whole} {unit} {part}")
+        + ("{whole} {unit} con {part} {coin}", "{whole} {unit} y {part} {coin}"),
     ),
-    raw=((r"(?<![^\W_])([0-9]{1,2})\.?([ºª])", _spanish_ordinal),),
-    written=(("&", " y "), (r"(?<![^\W_])1er\b", "primer"), (r"(?<![^\W_])3er\b", "tercer")),
+    raw=(
+        (r"(?i)\bn\.? ?[º°o]\.? ?(?=[0-9])", "número "),
+        (r"(?<![^\W_])([0-9]{1,2})\.?([ºª])", _spanish_ordinal),
+        (r"(?<=[0-9]) ?½", ",5"),
+    ),
+    written=(
+        ("&", " y "),
+        (r"(?<![\w.,])([13])\.?(er)\b", _spanish_ordinal),
+        (r"(?<=\bsiglo )([ivxl]+)\b", _spanish_century),
+    ),
+    beside_digits=(
+        (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _SPANISH_CLOCK)),
+        (rf"(?<![\w.,/])1(?= de (?:{_SPANISH_MONTHS})\b)", _spanish_first),
+    ),
     same={
         "sr": "señor",
         "sra": "señora",
+        "srta": "señorita",
         "dr": "doctor",
         "dra": "doctora",
+        "dña": "doña",
         "ud": "usted",
         "uds": "ustedes",
+        "núm": "número",
     },
+    words=(
+        (r"\b(millón|millones) (?=(?:euros?|dólar|dólares|libras?|pesos?)\b)", r"\1 de "),
+        (r"\buno (?=(?:millón|euro|dólar|peso|kilo|kilómetro|metro|litro|grado|gramo)\b)", "un "),
+        (r"\buno (?=libra\b)", "una "),
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #spanish-02b
 spanish = language(
     "spanish",
-    1,
+    2,
     _SPANISH,
     (
         ("¿Sí, o si? ¡Él, el niño!", "sí o si él el niño"),
         ("El Sr. Pérez y la Dra. Ruiz", "el señor pérez y la doctora ruiz"),
         ("1.000 €, 1 000 euros", "mil euros mil euros"),
-        ("3,5 % y 3.5", "tres coma cinco por ciento y tres punto cinco"),
+        ("3,5 % y 3.5", "tres coma cinco por ciento y tres coma cinco"),
         ("21, 31 y 100", "veintiuno treinta y uno y cien"),
         ("en 1999, 2.500", "en mil novecientos noventa y nueve dos mil quinientos"),
         ("la 1ª, el 2.º y el 1er", "la primera el segundo y el primer"),
-        ("$5, -5, 007, ½, mp3", "cinco dólares menos cinco cero cero siete un medio mp3"),
+        ("$5, -5, 007, ½, mp3", "cinco dólares menos cinco cero cero siete medio mp tres"),
         ("Dr. Gil & Sra. Mas: Ud., Uds.", "doctor gil y señora mas usted ustedes"),
         ("el 3er día, ¼, ¾", "el tercer día un cuarto tres cuartos"),
+        (
+            "$20 millones, $1 millón, 5 mil €, 3,5 millones de euros",
+            "veinte millones de dólares un millón de dólares cinco mil euros tres coma cinco "
+            "millones de euros",
+        ),
+        (
+            "5,50 €, $0.99, £3,05, 1.234,5, $1, £1",
+            "cinco euros con cincuenta noventa y nueve centavos tres libras con cinco mil "
+            "doscientos treinta y cuatro coma cinco un dólar una libra",
+        ),
+        (
+            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+            "cinco kilómetros dos metros tres centímetros cuatro milímetros cincuenta kilómetros "
+            "por hora ocho kilos nueve gramos cinco litros seis mililitros siete grados menos "
+            "cinco grados",
+        ),
+        (
+            "las 3:30, el 1 de mayo, el siglo XXI, 200 personas",
+            "las tres treinta el uno de mayo el siglo veintiuno doscientos personas",
+        ),
+        (
+            "Dña. Ana, Srta. Paz, n.º 7, núm. 8, 1½ horas",
+            "doña ana señorita paz número siete número ocho uno coma cinco horas",
+        ),
+        ("1 kilo, 21 km", "un kilo veintiuno kilómetros"),
     ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02
+_RUSSIAN_MONTHS = (
+    "января|февраля|марта|апреля|мая|июня|июля|августа|сентября|октября|ноября|декабря"
+)
+_RUSSIAN_NOUNS = {"": "ый", "а": "ого", "у": "ом", "е": "ом", "ом": "ым", "ы": "ые", "г": "ом"}
+_TENTHS = ("десятая|десятых", "сотая|сотых", "тысячная|тысячных")
+
+
+def _russian_suffix(match: re.Match) -> str | Readings:
+    "*третьем* for `3-м`: the ordinals with that ending; *пяти* for `5-ти`."
+    number, ending = int(match[1]), match[2]
+    usual = {"м": ("ом", "ем"), "е": ("ые", "ие")}.get(ending, ending)
+    forms = (*declensions.russian_ordinals(number), *declensions.russian_forms(number))
+    right = [form for form in forms if form.endswith(ending)]
+    return tuple(sorted(right, key=lambda form: not form.endswith(usual))) or match[0]
+
+
+def _russian_first(ending: str, number: int) -> Readings:
+    "The ordinals of a number, one with that ending first; then its cardinals."
+    forms = sorted(declensions.russian_ordinals(number), key=lambda form: not form.endswith(ending))
+    return *forms, *declensions.russian_forms(number)
+
+
+def _russian_day(match: re.Match) -> str | Readings:
+    "*первого* for `1` before a month."
+    return _russian_first("ого", int(match[1]))
+
+
+def _russian_year(match: re.Match) -> Readings:
+    "*две тысячи двадцать четвертом* for `2024` before *году*, and so for *век*."
+    number = int(match[1]) if match[1].isdecimal() else _roman(match[1])
+    forms = _russian_first(_RUSSIAN_NOUNS[match[2]], number)
+    return tuple(f"{form} " for form in forms)
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02b
+def _russian_form(digits: str) -> int:
+    "Which of *процент|процента|процентов* follows a number; the second after a decimal."
+    if not digits.isdecimal():
+        return 1 if re.fullmatch("[0-9]*[.,][0-9]{1,2}", digits) else 2
+    last = 0 if int(digits) % 100 in range(11, 15) else int(digits) % 10
+    return 0 if last == 1 else 1 if last in (2, 3, 4) else 2
+
+
+def _russian_decimal(whole: str, rest: str) -> Readings:
+    "*три целых пять десятых*, *три с половиной*, *полтора* for `3.5` and `1.5`."
+    number, forms = int(whole or 0), declensions.russian_forms(int(whole or 0))
+    parts = [form for form in declensions.russian_forms(int(rest)) if "один" not in form]
+    texts = [f"{form} и {parts[0]}" for form in forms[:1]]
+    if len(rest) <= len(_TENTHS):
+        one, many = _TENTHS[len(rest) - 1].split("|")
+        feminine = [re.sub("один$", "одна", re.sub("два$", "две", n)) for n in (forms[0], parts[0])]
+        named = f"{feminine[1]} {one if feminine[1].endswith('одна') else many}"
+        wholes = f"{feminine[0]} {'целая' if feminine[0].endswith('одна') else 'целых'}"
+        texts += [f"{wholes} {named}", f"{wholes} и {named}"] + ([named] if not number else [])
+    if rest == "5":
+        texts += [f"{form} с половиной" for form in forms] if number else ["половина", "пол"]
+        texts += ["полтора", "полторы", "полутора"] if number == 1 else []
+    return tuple(texts)
+
+
+def _russian_more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones, the ordinals last."
+    whole, mark, rest = text.partition(".")
+    if mark:
+        return _russian_decimal(whole, rest)
+    forms = tuple(other_readings(declensions.russian_forms, text))
+    return (*forms, *(declensions.russian_ordinals(int(text)) if forms and len(text) < 5 else ()))
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02c
+def _russian_hour(hour: int) -> Readings:
+    return (declensions.russian(hour),)
+
+
+def _russian_hours(hour: int) -> Readings:
+    word = ("час", "часа", "часов")[_russian_form(str(hour))]
+    return (f"{declensions.russian(hour)} {word}", *(("час",) if hour == 1 else ()))
+
+
+def _russian_next(hour: int) -> Readings:
+    return (declensions.russian_ordinals(hour)[1],)
+
+
+def _russian_minute(number: int) -> Readings:
+    word = declensions.russian_forms(number)
+    feminine = re.sub("один$", "одна", re.sub("два$", "две", word[0]))
+    minutes = ("минута", "минуты", "минут")[_russian_form(str(number))]
+    zero = (f"ноль {word[0]}",) if number < 10 else ()
+    return *zero, word[0], f"{feminine} {minutes}"
+
+
+_RUSSIAN_CLOCK = Clock(
+    _russian_hour,
+    _russian_next,
+    _russian_minute,
+    sharp=("{hour} ноль ноль", "{hour}", "{half_day}"),
+    always=("{hour} {past}", "{half_day} {past}"),
+    first_half=("{past} {next}",),
+    special={
+        15: ("четверть {next}",),
+        30: ("половина {next}", "половине {next}", "половину {next}", "пол {next}", "пол{next}"),
+    },
+)
+_RUSSIAN_HOURS = Clock(
+    _russian_hours,
+    _russian_next,
+    _russian_minute,
+    sharp=("{hour}", "{half_day}"),
+    always=("{hour} {past}", "{half_day} {past}"),
+)
+
+
+def _russian_time(match: re.Match) -> str | Readings:
+    "The readings of `15:30`, with and without the word for hours."
+    times = (int(match[1]), int(match[2]))
+    before = _RUSSIAN_CLOCK.readings(*times)
+    return (*before, *_RUSSIAN_HOURS.readings(*times)) or match[0]
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02d
+_RUSSIAN_MONEY = {
+    "руб": "{} рубль|{} рубля|{} рублей",
+    "$": ("{} доллар|{} доллара|{} долларов", "{} долларах", "{} долларами", "{} долларам"),
+    "€": "{} евро",
+    "£": "{} фунт|{} фунта|{} фунтов",
+}
+_RUSSIAN_MONEY |= {"₽": _RUSSIAN_MONEY["руб"]}
+_RUSSIAN_UNITS = _RUSSIAN_MONEY | {
+    "%": (
+        *("{} процент|{} процента|{} процентов", "{} процента|{} процентов"),
+        *("{} проценту|{} процентам", "{} процентом|{} процентами", "{} проценте|{} процентах"),
+    ),
+    "°": ("{} градус|{} градуса|{} градусов", "{} градуса|{} градусов"),
+    "°c": (
+        "{} градус|{} градуса|{} градусов",
+        "{} градус цельсия|{} градуса цельсия|{} градусов цельсия",
+    ),
+    "км": ("{} километр|{} километра|{} километров", "{} километра|{} километров", "{} километрах"),
+    "м": ("{} метр|{} метра|{} метров", "{} метра|{} метров", "{} метрах"),
+    "см": "{} сантиметр|{} сантиметра|{} сантиметров",
+    "мм": "{} миллиметр|{} миллиметра|{} миллиметров",
+    "кг": ("{} килограмм|{} килограмма|{} килограммов", "{} килограмм", "{} кило"),
+    "л": ("{} литр|{} литра|{} литров", "{} л"),
+    "км/ч": "{} километр в час|{} километра в час|{} километров в час",
+}
+_RUSSIAN_LARGE = {
+    "тыс": ("{} тысяча|{} тысячи|{} тысяч", "{} тысячу|{} тысячи|{} тысяч"),
+    "млн": ("{} миллион|{} миллиона|{} миллионов", "{} миллиона|{} миллионов"),
+    "млрд": ("{} миллиард|{} миллиарда|{} миллиардов", "{} миллиарда|{} миллиардов"),
+}
+_RUSSIAN_LARGE |= {f"{key}.": forms for key, forms in _RUSSIAN_LARGE.items()}
+_RUSSIAN_LARGE |= {
+    word: f"{{}} {word}"
+    for word in (
+        "тысяча тысячи тысяч миллион миллиона миллионов миллиард миллиарда миллиардов"
+    ).split()
+}
+
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02e
+_RUSSIAN_ENDINGS = "[йяехимю]|[ыоие]й|[ое]го|[ое]му|[ыо]х|[ыо]м|ти|ми|ая|ое|ые|ую"
+_RUSSIAN_TELEPHONE = (  # not a large number
+    r"(?<![0-9])(\+7|8)[ (-]{1,2}([0-9]{3})[ )-]{1,2}([0-9]{3})[ -]([0-9]{2})[ -]([0-9]{2})(?![0-9])"
+)
 _RUSSIAN = Rules(
     Numerals(
         ".",
-        {",": "запятая", ".": "точка"},
+        {",": ("запятая", "целых", "точка", "и"), ".": ("запятая", "точка", "целых", "и")},
         "минус",
-        {"%": "{} процентов", "€": "{} евро", "$": "{} долларов", "₽": "{} рублей"},
+        _RUSSIAN_UNITS,
+        declensions.russian,
+        fractions={
+            "1⁄2": ("половина", "одна вторая", "половиной", "пол"),
+            "1⁄4": ("четверть", "одна четвертая"),
+            "3⁄4": ("три четверти", "три четвертых"),
+        },
+        spaced=True,
+        others=_russian_more,
+        magnitudes=_RUSSIAN_LARGE,
+        form=_russian_form,
     ),
-    raw=(("№", " номер "), (r"(?<=[0-9])[\u00a0\u202f\u2009](?=[0-9]{3}(?![0-9]))", ".")),
-    written=(("&", " и "),),
+    raw=(
+        ("№", " номер "),
+        (r"(?<=[0-9]) ?½", ",5"),
+        (_RUSSIAN_TELEPHONE, r"\1, \2, \3, \4, \5"),
+    ),
+    written=(
+        ("&", " и "),
+        ("\u0301", ""),
+        (r"\bт\. ?д\b", "так далее"),
+        (r"\bт\. ?п\b", "тому подобное"),
+        (r"\bт\. ?е\b", "то есть"),
+        (r"\bг-н\b", "господин"),
+        (r"\bг-жа\b", "госпожа"),
+        (r"\b([ivxl]+)(?= век(|а|у|е|ом|ы)\b)", _russian_year),
+    ),
+    beside_digits=(
+        (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", _russian_time),
+        (rf"(?<![\w.,/])([0-9]{{1,2}})(?= (?:{_RUSSIAN_MONTHS})\b)", _russian_day),
+        (r"(?<![\w.,/])([0-9]{1,2})(?= ?век(|а|у|е|ом|ы)\b)", _russian_year),
+        (r"(?<![\w.,/])([12][0-9]{3})(?= ?(?:год|(?=г\b))(|а|у|ом|ы|г)\b)", _russian_year),
+        (rf"(?<![\w.,])([0-9]{{1,4}})-?({_RUSSIAN_ENDINGS})\b", _russian_suffix),
+    ),
+    same={"г": ("год", "года", "году", "г", "город"), "ул": "улица", "им": ("имени", "им")},
     letters={"ё": "е"},
+    words=(
+        (r"\bдва (?=тысячи\b)", "две "),
+        (r"\bодин (?=тысяча\b)", "одна "),
+    ),
 )
 
+# %% ../../../nbs/1_preprocessing/text/latin.ipynb #russian-02f
 russian = language(
     "russian",
-    1,
+    2,
     _RUSSIAN,
     (
         ("Ёлка, всё ещё зелёная!", "елка все еще зеленая"),
         ("мой чай — твой", "мой чай твой"),
-        ("1\u00a0000, 1.000 и 3,5; 1 000", "1000 1000 и 3 запятая 5 1 000"),
-        ("25 %, 5 ₽", "25 процентов 5 рублей"),
-        ("дом № 7, -5, 007", "дом номер 7 минус 5 007"),
-        ("кое-что, mp3", "кое что mp3"),
-        ("чай & мёд, €5, $7", "чай и мед 5 евро 7 долларов"),
+        ("1\u00a0000, 1.000 и 3,5", "тысяча тысяча и три запятая пять"),
+        ("25 %, 2%, 5 ₽", "двадцать пять процентов два процента пять рублей"),
+        ("дом № 7, -5, 007", "дом номер семь минус пять ноль ноль семь"),
+        ("кое-что, mp3", "кое что mp три"),
+        ("чай & мёд, €5, $7", "чай и мед пять евро семь долларов"),
+        (
+            "$20 млн, 3 тыс. ₽, 1,5 млрд €, 2 тыс €, 5 млн. $, 7 млрд. $, 5 руб., £3",
+            "двадцать миллионов долларов три тысячи рублей один запятая пять миллиарда евро две "
+            "тысячи евро пять миллионов долларов семь миллиардов долларов пять рублей три фунта",
+        ),
+        (
+            "1 тысяча $, 2 тысячи $, 5 тысяч $, 1 миллион $, 2 миллиона $, 5 миллионов $, 1 "
+            "миллиард $, 2 миллиарда $, 5 миллиардов $",
+            "одна тысяча долларов две тысячи долларов пять тысяч долларов один миллион долларов "
+            "два миллиона долларов пять миллионов долларов один миллиард долларов два миллиарда "
+            "долларов пять миллиардов долларов",
+        ),
+        (
+            "5км, 2 м, 3см, 4мм, 50 км/ч, 8кг, 5л, 7°, -5°C",
+            "пять километров два метра три сантиметра четыре миллиметра пятьдесят километров в "
+            "час восемь килограммов пять литров семь градусов минус пять градусов",
+        ),
+        (
+            "в 15:30, 1 мая, 1999 год, в 2024г., 21 век, в XXI веке, на 3-м, 90-е",
+            "в пятнадцать тридцать первого мая тысяча девятьсот девяносто девятый год в две "
+            "тысячи двадцать четвертом год двадцать первый век в двадцать первом веке на третьем "
+            "девяностые",
+        ),
+        (
+            "8 905 123-45-67, 0,5, 3.25, 1½, ½, ¼, ¾",
+            "восемь девятьсот пять сто двадцать три сорок пять шестьдесят семь ноль запятая пять "
+            "три запятая два пять один запятая пять половина четверть три четверти",
+        ),
+        (
+            "г-н, г-жа, и т. д., и т.п., т. е., ул. Ленина, им. Пушкина, за́мок, 1 000",
+            "господин госпожа и так далее и тому подобное то есть улица ленина имени пушкина "
+            "замок тысяча",
+        ),
     ),
 )

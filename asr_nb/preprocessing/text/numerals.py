@@ -140,10 +140,10 @@ def decimal(digits: str, mark: str, rest: str, numerals: Numerals) -> Iterator[s
 _MARKS = ".,_"  # may stand in a number of any language
 
 
-def _alternation(keys: Iterator[str]) -> str:
+def _alternation(keys: Iterator[str], letter: str) -> str:
     "Any of the keys, the longest first; one that ends with a letter ends a word."
     longest = sorted(keys, key=lambda key: (-len(key), key))
-    ends = (r"(?![^\W_])" if key[-1].isalpha() else "(?! ?[0-9])" for key in longest)
+    ends = (f"(?!{letter})" if key[-1].isalpha() else "(?! ?[0-9])" for key in longest)
     return "|".join(map("".join, zip(map(re.escape, longest), ends))) or "(?!)"
 
 
@@ -151,9 +151,9 @@ def _standing(numerals: Numerals) -> re.Pattern:
     "A number in a text, with its sign, magnitude and unit."
     letter = "[a-z0-9]" if numerals.attached else r"[^\W_]"
     signs = "|".join(re.escape(key) for key in numerals.units if not key[-1].isalpha()) or "(?!)"
-    unit, between = _alternation(numerals.units), _one_of(_MARKS + numerals.grouping)
+    unit, between = _alternation(numerals.units, letter), _one_of(_MARKS + numerals.grouping)
     leading = _one_of("." + next(iter(numerals.marks), ""))
-    size = _alternation(numerals.magnitudes)
+    size = _alternation(numerals.magnitudes, letter)
     return re.compile(
         rf"(?:(?<!{letter})(?P<minus>[-−]))?(?P<before>(?:{signs}) ?)?"
         rf"(?P<number>(?:(?<![^\W_])(?<![.,])(?={leading}[0-9]+(?![.,]?[0-9])){leading})?"
@@ -216,7 +216,7 @@ _RANGE = re.compile(r"(?<![^\W_])(?<![-–−.,:/])([0-9]+)( ?)[-–−]\2([0-9]
 def _say_range(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
     "`5 to 10` for `5-10`, which may also be said without the word; a telephone digit by digit."
     low, high = match[1], match[3]
-    number = len(low) == 3 and len(high) == 4
+    number = low[0] == "0" or len(low) == 3 and len(high) == 4
     if groups is not None:
         says = [tuple(itertools.islice(whole(end, numerals), 6)) for end in (low, high)]
         pairs = itertools.product(says[0], (numerals.range_word, ""), says[1])
@@ -240,7 +240,8 @@ def _say(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
     else:
         words = _number(text, numerals, not (size or units), groups)
         for key, table in ((size, numerals.magnitudes), *((u, numerals.units) for u in units)):
-            words = _with_unit(words, text, table[key], numerals, groups) if key else words
+            count = "" if size and table is numerals.units else text  # of a million: many
+            words = _with_unit(words, count, table[key], numerals, groups) if key else words
     if match["minus"]:
         words = join((choose(options(numerals.minus), groups), words), numerals)
     if not numerals.attached:
