@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LIMIT', 'ENGLISH_WORDS', 'english', 'english_year', 'english_ordinal', 'danish', 'danish_year', 'danish_forms',
            'german', 'german_year', 'german_forms', 'french', 'french_forms', 'spanish', 'spanish_forms', 'chinese',
-           'chinese_digits', 'chinese_forms', 'korean', 'korean_native', 'korean_forms', 'in_pairs', 'other_readings']
+           'chinese_digits', 'chinese_forms', 'korean', 'korean_native', 'korean_forms', 'in_pairs', 'other_readings',
+           'roman']
 
 # %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #imports-01
 import re
@@ -372,3 +373,12 @@ def other_readings(forms: Callable[[int], tuple[str, ...]], text: str) -> Iterat
         yield from forms(int(text))
     if text.isdecimal() and len(text) > 3 and len(text) % 2 == 0:
         yield in_pairs(text, lambda number: forms(number)[0])
+
+# %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #roman-02
+_ROMAN = dict(zip("ivxlcdm", (1, 5, 10, 50, 100, 500, 1000)))
+
+
+def roman(numeral: str) -> int:
+    "21 for `xxi`, 19 for `xix`."
+    values = [_ROMAN[letter] for letter in numeral]
+    return sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0]))

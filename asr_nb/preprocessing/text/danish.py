@@ -201,20 +201,26 @@ danish = language(
         ),
         ("$9, ¼ og ¾, totusinde, tusinde", "ni dollar en kvart og tre kvart to tusind tusind"),
         (
-            "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 mio $, 4 mia €, 5 tusind €",
-            "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro fem tusind euro",
+            "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 "
+            "mio $, 4 mia €, 5 tusind €",
+            "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner "
+            "euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro "
+            "fem tusind euro",
         ),
         (
             "5,50 kr., $0.99, €3,05, £4.25, 1.234,5, 1 kr",
-            "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
+            "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og "
+            "femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
         ),
         (
             "5km, 2 m, 3cm, 4mm, 50 km/t, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
-            "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
+            "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen "
+            "otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
         ),
         (
             "kl. 15:30, 10.30, 22345678, 2.5 %",
-            "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem procent",
+            "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem "
+            "procent",
         ),
         (
             "90'erne, 1990'erne, 3. gang, dr. Hansen, hr. Ib, fr. Bo",

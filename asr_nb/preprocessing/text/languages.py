@@ -15,7 +15,10 @@ from .arabic import arabic
 from .asian import chinese, chinese_simplified, korean
 from .danish import coral, danish
 from .english import english, leaderboard_english
-from .latin import french, german, russian, spanish
+from .french import french
+from .german import german
+from .russian import russian
+from .spanish import spanish
 from .spelling import Normaliser
 
 # %% auto #0
