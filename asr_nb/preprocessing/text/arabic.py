@@ -17,16 +17,6 @@ from .numerals import Numerals, Readings
 from .rules import Rules, language, readings
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-02
-_SIGNS = "[\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
-_LONE = "وبلفك"  # words of one letter, which are written to the next word
-_HUNDREDS = "ثلاث|اربع|خمس|ست|سبع|ثمان|ثماني|تسع"
-
-
-def _digit(match: re.Match) -> str:
-    "0-9 for an Arabic-Indic or Persian digit."
-    return str(int(match[0]))
-
-
 def _form(digits: str) -> int:
     "Which of *كيلومتر|كيلومترات|كيلومتر* follows a number: the second after 3 to 10."
     return 1 if digits.isdecimal() and int(digits) % 100 in range(3, 11) else -1
@@ -59,7 +49,7 @@ def _hour(number: int) -> Readings:
 def _minute(number: int) -> Readings:
     return arabic_forms(number)
 
-# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-02b
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #time-02
 _CLOCK = Clock(
     _hour,
     _hour,
@@ -75,6 +65,8 @@ _CLOCK = Clock(
         45: ("{next} الا الربع", "{next} الا ربعا"),
     },
 )
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #units-02
 _UNITS = {
     "%": ("{} بالمئة", "{} في المئة"),
     "$": ("{} دولار|{} دولارات|{} دولار", "{} دولارا"),
@@ -92,19 +84,39 @@ _LARGE = {
     word: f"{{}} {word}" for word in "الف الاف مليون ملايين مليونا مليار مليارات مليارا".split()
 }
 
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-02
+_NUMERALS = Numerals(
+    ",",
+    {".": ("فاصلة", "نقطة"), ",": ("فاصلة", "نقطة")},
+    ("سالب", "ناقص"),
+    _UNITS,
+    cardinal,
+    fractions={"1⁄2": "نصف", "1⁄4": "ربع", "3⁄4": "ثلاثة ارباع"},
+    others=_more,
+    magnitudes=_LARGE,
+    form=_form,
+)
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-03
+_BESIDE_DIGITS = (
+    (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
+    (r"(?<=الساعة )([0-9]{1,2})(?!\w|[.,:][0-9])", _hour_sharp),
+    (r"(?<!\w)ال ?-?([1-9][0-9]?)(?!\w|[.,:][0-9])", _ordinal),
+)
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-04
+_SIGNS = "[\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
+_LONE = "وبلفك"  # words of one letter, which are written to the next word
+_HUNDREDS = "ثلاث|اربع|خمس|ست|سبع|ثمان|ثماني|تسع"
+
+
+def _digit(match: re.Match) -> str:
+    "0-9 for an Arabic-Indic or Persian digit."
+    return str(int(match[0]))
+
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-02c
-_ARABIC = Rules(
-    Numerals(
-        ",",
-        {".": ("فاصلة", "نقطة"), ",": ("فاصلة", "نقطة")},
-        ("سالب", "ناقص"),
-        _UNITS,
-        cardinal,
-        fractions={"1⁄2": "نصف", "1⁄4": "ربع", "3⁄4": "ثلاثة ارباع"},
-        others=_more,
-        magnitudes=_LARGE,
-        form=_form,
-    ),
+_RULES = Rules(
+    _NUMERALS,
     written=(
         (f"{_SIGNS}|ـ", ""),
         ("[أإآٱ]", "ا"),
@@ -116,11 +128,7 @@ _ARABIC = Rules(
         ("٪", "%"),
         (r"(?<!\w)([ولفبك]?)د\. ?(?=\w)", r"\1الدكتور "),
     ),
-    beside_digits=(
-        (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
-        (r"(?<=الساعة )([0-9]{1,2})(?!\w|[.,:][0-9])", _hour_sharp),
-        (r"(?<!\w)ال ?-?([1-9][0-9]?)(?!\w|[.,:][0-9])", _ordinal),
-    ),
+    beside_digits=_BESIDE_DIGITS,
     letters={"ة": "ه", "مائ": "مئ"},
     words=(
         (rf"(?<!\S)([{_LONE}]) (?=\S)", r"\1"),
@@ -128,10 +136,10 @@ _ARABIC = Rules(
     ),
 )
 
-
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-05
 def _readings(text: str) -> tuple[Readings, ...]:
-    "The readings of `_ARABIC`, and the same behind a word of one letter that leans on them."
-    groups = readings(_ARABIC, text)
+    "The readings of `_RULES`, and the same behind a word of one letter that leans on them."
+    groups = readings(_RULES, text)
     leaning = [
         letter for letter in _LONE if re.search(rf"(?<!\w){letter} ?(?!\w*[^\W\d])\W*\d", text)
     ]
@@ -142,7 +150,7 @@ def _readings(text: str) -> tuple[Readings, ...]:
 arabic = language(
     "arabic",
     2,
-    _ARABIC,
+    _RULES,
     (
         ("السَّلامُ عليكم!", "السلام عليكم"),
         ("أحمد، إسلام؟ آمن ٱلله", "احمد اسلام امن الله"),

@@ -55,6 +55,8 @@ _CHINESE_CLOCK = Clock(
         45: ("{half_day}点三刻", "差一刻{next}点"),
     },
 )
+
+# %% ../../../nbs/1_preprocessing/text/asian.ipynb #chinese-02d
 _MANDARIN = Numerals(
     ",",
     {".": "点", ",": "点"},
@@ -109,7 +111,7 @@ _CHINESE_WRITTEN = (
     (r"(?<![0-9./])([1-9][0-9]{0,3})[/⁄]([1-9][0-9]{0,3})(?![0-9./])", _fraction),
 )
 
-
+# %% ../../../nbs/1_preprocessing/text/asian.ipynb #chinese-02e
 def _compact(text: str, groups: Groups | None = None) -> str:
     "The words of raw Chinese `text`, without blanks beside Chinese characters."
     text = fold(separate_digits(text))
@@ -235,7 +237,7 @@ def _korean_month(match: re.Match) -> Readings:
     "*유월* and *시월*, which lose a sound."
     return {"6": ("유월", "육월"), "10": ("시월", "십월")}[match[1]]
 
-
+# %% ../../../nbs/1_preprocessing/text/asian.ipynb #korean-02d
 def _korean_hour(hour: int) -> Readings:
     return cardinals.korean_native(hour, True) if hour else "영", cardinals.korean(hour)
 

@@ -318,9 +318,6 @@ def chinese_forms(number: int) -> tuple[str, ...]:
 
 # %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #korean-02
 _KOREAN = "영일이삼사오육칠팔구"
-_NATIVE = "_ 하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉".split()
-_NATIVE_TENS = "_ 열 스물 서른 마흔 쉰 예순 일흔 여든 아흔".split()
-_BEFORE_NOUN = {"하나": "한", "둘": "두", "셋": "세", "넷": "네", "스물": "스무"}
 
 
 def korean(number: int) -> str:
@@ -341,6 +338,11 @@ def korean(number: int) -> str:
             silent = count == 1 and (10 <= size <= 1000 or size == 10**4 and not text)
             text += ("" if silent else korean(count)) + name
     return text
+
+# %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #korean-05
+_NATIVE = "_ 하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉".split()
+_NATIVE_TENS = "_ 열 스물 서른 마흔 쉰 예순 일흔 여든 아흔".split()
+_BEFORE_NOUN = {"하나": "한", "둘": "두", "셋": "세", "넷": "네", "스물": "스무"}
 
 
 def korean_native(number: int, before: bool = False) -> str:

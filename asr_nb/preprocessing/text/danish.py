@@ -18,10 +18,6 @@ from .spelling import Normaliser
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-02
 _MONTHS = "januar|februar|marts|april|maj|juni|juli|august|september|oktober|november|december"
-_COUNTED = (
-    "et|to|tre|fire|fem|seks|syv|otte|ni|ti|elleve|tolv|tretten|fjorten|femten|seksten|sytten|"
-    "atten|nitten"
-)
 _DECADES = {20: "tyver", 30: "trediver", 40: "fyrrer", 50: "halvtredser", 60: "tresser"} | {
     70: "halvfjerdser",
     80: "firser",
@@ -61,7 +57,7 @@ def _more(text: str) -> Readings:
         return *own.get(number, ()), *(halves if number else ())
     return tuple(cardinals.other_readings(cardinals.danish_forms, text))
 
-# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-02b
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #time-02
 def _hour(number: int) -> Readings:
     return ("et",) if number == 1 else (cardinals.danish(number),)
 
@@ -85,6 +81,8 @@ _CLOCK = Clock(
         45: ("kvart i {next}",),
     },
 )
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #units-02
 _UNITS = {
     "%": "{} procent",
     "‰": "{} promille",
@@ -110,27 +108,45 @@ _LARGE = {
 _LARGE |= dict.fromkeys(("mio", "mio."), "{} million|{} millioner")
 _LARGE |= dict.fromkeys(("mia", "mia."), "{} milliard|{} milliarder")
 
-# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
-_DANISH = Rules(
-    Numerals(
-        ".",
-        {",": ("komma", "punktum"), ".": ("komma", "punktum", "punkt")},
-        "minus",
-        _UNITS,
-        cardinals.danish,
-        cardinals.danish_year,
-        {
-            "1⁄2": ("en halv", "et halvt", "halv", "halvt"),
-            "1⁄4": ("en kvart", "en fjerdedel"),
-            "3⁄4": ("tre kvart", "trekvart", "tre fjerdedele"),
-        },
-        spaced=True,
-        others=_more,
-        magnitudes=_LARGE,
-        coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence"},
-        prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}"),
-        range_word="til",
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-02
+_NUMERALS = Numerals(
+    ".",
+    {",": ("komma", "punktum"), ".": ("komma", "punktum", "punkt")},
+    "minus",
+    _UNITS,
+    cardinals.danish,
+    cardinals.danish_year,
+    {
+        "1⁄2": ("en halv", "et halvt", "halv", "halvt"),
+        "1⁄4": ("en kvart", "en fjerdedel"),
+        "3⁄4": ("tre kvart", "trekvart", "tre fjerdedele"),
+    },
+    spaced=True,
+    others=_more,
+    magnitudes=_LARGE,
+    coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence"},
+    prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}"),
+    range_word="til",
+)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-03
+_BESIDE_DIGITS = (
+    (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
+    (
+        r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
+        partial(time_of, _CLOCK),
     ),
+    (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
+    (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
+)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
+_COUNTED = (
+    "et|to|tre|fire|fem|seks|syv|otte|ni|ti|elleve|tolv|tretten|fjorten|femten|seksten|sytten|"
+    "atten|nitten"
+)
+_RULES = Rules(
+    _NUMERALS,
     raw=((r"(?<=[0-9]) ?½", ",5"),),
     written=(
         (r"\bf\. ?eks\b", "for eksempel"),
@@ -138,15 +154,7 @@ _DANISH = Rules(
         (r"\bm\. ?m\b(?=\.)", "med mere"),
         ("&", " og "),
     ),
-    beside_digits=(
-        (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
-        (
-            r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
-            partial(time_of, _CLOCK),
-        ),
-        (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
-        (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
-    ),
+    beside_digits=_BESIDE_DIGITS,
     same={
         "fx": "for eksempel",
         "kr": "kroner",
@@ -171,11 +179,44 @@ _DANISH = Rules(
     ),
 )
 
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #cases-02
+_NUMBER_CASES = (
+    (
+        "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 "
+        "mio $, 4 mia €, 5 tusind €",
+        "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner "
+        "euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro "
+        "fem tusind euro",
+    ),
+    (
+        "5,50 kr., $0.99, €3,05, £4.25, 1.234,5, 1 kr",
+        "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og "
+        "femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
+    ),
+    (
+        "5km, 2 m, 3cm, 4mm, 50 km/t, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+        "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen "
+        "otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
+    ),
+    (
+        "kl. 15:30, 10.30, 22345678, 2.5 %",
+        "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem procent",
+    ),
+    (
+        "90'erne, 1990'erne, 3. gang, dr. Hansen, hr. Ib, fr. Bo",
+        "halvfemserne nitten hundrede halvfemserne tre gang doktor hansen herr ib fru bo",
+    ),
+    (
+        "4 mio. $, 3 mia. €, i kr., mio. og mia.",
+        "fire millioner dollar tre milliarder euro i kroner millioner og milliarder",
+    ),
+)
+
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03b
 danish = language(
     "danish",
     2,
-    _DANISH,
+    _RULES,
     (
         ("Aalborg, Århus – og Kirkegaard!", "ålborg århus og kirkegård"),
         ("Idéen er én af fire alléer", "ideen er en af fire alleer"),
@@ -200,36 +241,7 @@ danish = language(
             "ti procent henholdsvis fem promille to millioner tre milliarder",
         ),
         ("$9, ¼ og ¾, totusinde, tusinde", "ni dollar en kvart og tre kvart to tusind tusind"),
-        (
-            "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 "
-            "mio $, 4 mia €, 5 tusind €",
-            "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner "
-            "euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro "
-            "fem tusind euro",
-        ),
-        (
-            "5,50 kr., $0.99, €3,05, £4.25, 1.234,5, 1 kr",
-            "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og "
-            "femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
-        ),
-        (
-            "5km, 2 m, 3cm, 4mm, 50 km/t, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
-            "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen "
-            "otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
-        ),
-        (
-            "kl. 15:30, 10.30, 22345678, 2.5 %",
-            "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem "
-            "procent",
-        ),
-        (
-            "90'erne, 1990'erne, 3. gang, dr. Hansen, hr. Ib, fr. Bo",
-            "halvfemserne nitten hundrede halvfemserne tre gang doktor hansen herr ib fru bo",
-        ),
-        (
-            "4 mio. $, 3 mia. €, i kr., mio. og mia.",
-            "fire millioner dollar tre milliarder euro i kroner millioner og milliarder",
-        ),
+        *_NUMBER_CASES,
     ),
 )
 

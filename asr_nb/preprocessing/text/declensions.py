@@ -129,7 +129,7 @@ def _russian_last(number: int) -> tuple[int, str]:
     tail = tail if tail in _RUSSIAN_ORDINALS else tail % 10
     return tail, _RUSSIAN_ORDINALS[tail]
 
-
+# %% ../../../nbs/1_preprocessing/text/declensions.ipynb #russian-11
 @cache
 def russian_ordinals(number: int) -> tuple[str, ...]:
     "The ordinal in every case, gender and number, the masculine nominative first."

@@ -17,6 +17,8 @@ from .rules import Rules, language
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #numbers-02
 _ELIDED = r"(?<![^\W_])(l|d|j|m|t|s|n|c|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=[^\W_])"
+
+
 def _ordinal(match: re.Match) -> str | Readings:
     "*vingt et unième* for `21e`, *premier* and *première* for `1er` and `1re`."
     number, ending = int(match[1]), match[2]
@@ -93,30 +95,30 @@ _LARGE = {name: f"{{}} {name}" for name in ("million", "millions", "milliard", "
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #rules-02
 _NUMERALS = Numerals(
-        ".",
-        {",": ("virgule", "point"), ".": ("virgule", "point")},
-        "moins",
-        _UNITS,
-        cardinals.french,
-        fractions={
-            "1⁄2": ("un demi", "une demie", "demi"),
-            "1⁄4": ("un quart", "quart"),
-            "3⁄4": "trois quarts",
-        },
-        spaced=True,
-        others=_more,
-        magnitudes=_LARGE,
-        coins={"€": "centime|centimes", "$": "cent|cents", "£": "penny|pence"},
-        prices=("{whole} {unit} {part}", "{whole} {unit} et {part} {coin}"),
-        range_word="à",
-    )
+    ".",
+    {",": ("virgule", "point"), ".": ("virgule", "point")},
+    "moins",
+    _UNITS,
+    cardinals.french,
+    fractions={
+        "1⁄2": ("un demi", "une demie", "demi"),
+        "1⁄4": ("un quart", "quart"),
+        "3⁄4": "trois quarts",
+    },
+    spaced=True,
+    others=_more,
+    magnitudes=_LARGE,
+    coins={"€": "centime|centimes", "$": "cent|cents", "£": "penny|pence"},
+    prices=("{whole} {unit} {part}", "{whole} {unit} et {part} {coin}"),
+    range_word="à",
+)
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #rules-03
 _BESIDE_DIGITS = (
-        (r"(?<![\w.:])([0-9]{1,2})(?: ?h ?|:)([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
-        (r"(?<![\w.:])([0-9]{1,2}) ?h()(?!\w)", partial(time_of, _CLOCK)),
-        (r"(?<![\w.,])([0-9]{1,4})(er|re|ère|e|ème|eme|nde?)s?(?!\w)", _ordinal),
-    )
+    (r"(?<![\w.:])([0-9]{1,2})(?: ?h ?|:)([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
+    (r"(?<![\w.:])([0-9]{1,2}) ?h()(?!\w)", partial(time_of, _CLOCK)),
+    (r"(?<![\w.,])([0-9]{1,4})(er|re|ère|e|ème|eme|nde?)s?(?!\w)", _ordinal),
+)
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #rules-04
 _RULES = Rules(
@@ -149,31 +151,31 @@ _RULES = Rules(
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #cases-02
 _NUMBER_CASES = (
     (
-            "20 millions €, $1 million, 3,5 milliards $, 1 milliard €, 2 millions d'euros",
-            "vingt millions d euros un million de dollars trois virgule cinq milliards de "
-            "dollars un milliard d euros deux millions d euros",
-        ),
+        "20 millions €, $1 million, 3,5 milliards $, 1 milliard €, 2 millions d'euros",
+        "vingt millions d euros un million de dollars trois virgule cinq milliards de "
+        "dollars un milliard d euros deux millions d euros",
+    ),
     (
-            "5,50 €, $0.99, £3,05, 1.234,5, 5-10",
-            "cinq euros cinquante quatre vingt dix neuf cents trois livres cinq mille deux cent "
-            "trente quatre virgule cinq cinq à dix",
-        ),
+        "5,50 €, $0.99, £3,05, 1.234,5, 5-10",
+        "cinq euros cinquante quatre vingt dix neuf cents trois livres cinq mille deux cent "
+        "trente quatre virgule cinq cinq à dix",
+    ),
     (
-            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
-            "cinq kilomètres deux mètres trois centimètres quatre millimètres cinquante "
-            "kilomètres heure huit kilos neuf grammes cinq litres six millilitres sept degrés "
-            "moins cinq degrés",
-        ),
+        "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+        "cinq kilomètres deux mètres trois centimètres quatre millimètres cinquante "
+        "kilomètres heure huit kilos neuf grammes cinq litres six millilitres sept degrés "
+        "moins cinq degrés",
+    ),
     (
-            "15:30, 8 h, 1 h, 12h30, £1, 0142",
-            "quinze heures trente huit heures une heure douze heures trente une livre zéro un "
-            "quatre deux",
-        ),
+        "15:30, 8 h, 1 h, 12h30, £1, 0142",
+        "quinze heures trente huit heures une heure douze heures trente une livre zéro un "
+        "quatre deux",
+    ),
     (
-            "au XXIe siècle, la 2nde, M. Roux, MM. Gros et Gras, St Jean, Ste Anne",
-            "au vingt et unième siècle la seconde monsieur roux messieurs gros et gras saint "
-            "jean sainte anne",
-        ),
+        "au XXIe siècle, la 2nde, M. Roux, MM. Gros et Gras, St Jean, Ste Anne",
+        "au vingt et unième siècle la seconde monsieur roux messieurs gros et gras saint "
+        "jean sainte anne",
+    ),
     ("1½ heure, 21 pages, .5", "un virgule cinq heure vingt et un pages virgule cinq"),
 )
 

@@ -113,36 +113,36 @@ _LARGE = {"million": "{} million", "millionen": "{} millionen"} | {
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #rules-02
 _NUMERALS = Numerals(
-        ".'",
-        {",": ("komma", "punkt"), ".": ("komma", "punkt")},
-        "minus",
-        _UNITS,
-        cardinals.german,
-        cardinals.german_year,
-        {
-            "1⁄2": ("ein halb", "einhalb", "ein halber", "eine halbe", "einen halben"),
-            "1⁄4": "ein viertel",
-            "3⁄4": ("drei viertel", "dreiviertel"),
-        },
-        spaced=True,
-        others=_more,
-        digit_names={"2": ("zwo",)},
-        magnitudes=_LARGE,
-        coins={"€": "cent", "$": "cent", "£": "pence"},
-        prices=("{whole} {unit} {part}", "{whole} {unit} und {part} {coin}"),
-        range_word="bis",
-    )
+    ".'",
+    {",": ("komma", "punkt"), ".": ("komma", "punkt")},
+    "minus",
+    _UNITS,
+    cardinals.german,
+    cardinals.german_year,
+    {
+        "1⁄2": ("ein halb", "einhalb", "ein halber", "eine halbe", "einen halben"),
+        "1⁄4": "ein viertel",
+        "3⁄4": ("drei viertel", "dreiviertel"),
+    },
+    spaced=True,
+    others=_more,
+    digit_names={"2": ("zwo",)},
+    magnitudes=_LARGE,
+    coins={"€": "cent", "$": "cent", "£": "pence"},
+    prices=("{whole} {unit} {part}", "{whole} {unit} und {part} {coin}"),
+    range_word="bis",
+)
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #rules-03
 _BESIDE_DIGITS = (
-        (r"(?<![\w.:])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", partial(time_of, _CLOCK)),
-        (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
-        (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
-        (r"(?<![\w.,])([0-9]{1,3})%(ig\w*)", r"\1prozent\2"),
-        (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
-        (r"(?<![\w.,])([0-9]{2,4})er(n?)\b", _decade),
-        (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
-    )
+    (r"(?<![\w.:])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", partial(time_of, _CLOCK)),
+    (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
+    (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
+    (r"(?<![\w.,])([0-9]{1,3})%(ig\w*)", r"\1prozent\2"),
+    (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
+    (r"(?<![\w.,])([0-9]{2,4})er(n?)\b", _decade),
+    (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
+)
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #rules-04
 _RULES = Rules(
@@ -179,36 +179,35 @@ _RULES = Rules(
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #cases-02
 _NUMBER_CASES = (
     (
-            "20 Mio. €, $3,5 Milliarden, $1 Million, £5 mio, 2 Millionen €, 4 mrd $, 7 Mrd. €, 1 "
-            "Milliarde €",
-            "zwanzig millionen euro drei komma fünf milliarden dollar eine million dollar fünf "
-            "millionen pfund zwei millionen euro vier milliarden dollar sieben milliarden euro "
-            "eine milliarde euro",
-        ),
+        "20 Mio. €, $3,5 Milliarden, $1 Million, £5 mio, 2 Millionen €, 4 mrd $, 7 Mrd. €, 1 "
+        "Milliarde €",
+        "zwanzig millionen euro drei komma fünf milliarden dollar eine million dollar fünf "
+        "millionen pfund zwei millionen euro vier milliarden dollar sieben milliarden euro "
+        "eine milliarde euro",
+    ),
     (
-            "5,50 €, $0.99, £3,05, 1.234,5, 1'000, 1,234",
-            "fünf euro fünfzig neunundneunzig cent drei pfund fünf "
-            "tausendzweihundertvierunddreissig komma fünf tausend eins komma zwei drei vier",
-        ),
+        "5,50 €, $0.99, £3,05, 1.234,5, 1'000, 1,234",
+        "fünf euro fünfzig neunundneunzig cent drei pfund fünf "
+        "tausendzweihundertvierunddreissig komma fünf tausend eins komma zwei drei vier",
+    ),
     (
-            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
-            "fünf kilometer zwei meter drei zentimeter vier millimeter fünfzig kilometer pro "
-            "stunde acht kilo neun gramm fünf liter sechs milliliter sieben grad minus fünf grad",
-        ),
+        "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+        "fünf kilometer zwei meter drei zentimeter vier millimeter fünfzig kilometer pro "
+        "stunde acht kilo neun gramm fünf liter sechs milliliter sieben grad minus fünf grad",
+    ),
     (
-            "15:30, 8.15 Uhr, 1 Euro, 0234, 0176-34",
-            "fünfzehn uhr dreissig acht uhr fünfzehn ein euro null zwei drei vier null eins "
-            "sieben sechs drei vier",
-        ),
+        "15:30, 8.15 Uhr, 1 Euro, 0234, 0176-34",
+        "fünfzehn uhr dreissig acht uhr fünfzehn ein euro null zwei drei vier null eins "
+        "sieben sechs drei vier",
+    ),
     (
-            "die 1990er, in den 90ern, 20-jährig, 100%ig, am 3. Tag",
-            "die neunzehnhundertneunziger in den neunzigern zwanzigjährig hundertprozentig am "
-            "drei tag",
-        ),
+        "die 1990er, in den 90ern, 20-jährig, 100%ig, am 3. Tag",
+        "die neunzehnhundertneunziger in den neunzigern zwanzigjährig hundertprozentig am drei tag",
+    ),
     (
-            "1½ Stunden, ½ Meter, Hr. Kurz, Fr. Lang, St. Gallen",
-            "eins komma fünf stunden ein halb meter herr kurz frau lang sankt gallen",
-        ),
+        "1½ Stunden, ½ Meter, Hr. Kurz, Fr. Lang, St. Gallen",
+        "eins komma fünf stunden ein halb meter herr kurz frau lang sankt gallen",
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #cases-03

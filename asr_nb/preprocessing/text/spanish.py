@@ -90,23 +90,23 @@ _LARGE = {name: f"{{}} {name}" for name in ("mil", "millón", "millones")}
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #rules-02
 _NUMERALS = Numerals(
-        ".",
-        {",": ("coma", "punto"), ".": ("coma", "punto")},
-        "menos",
-        _UNITS,
-        cardinals.spanish,
-        fractions={
-            "1⁄2": ("medio", "media", "un medio"),
-            "1⁄4": "un cuarto",
-            "3⁄4": "tres cuartos",
-        },
-        spaced=True,
-        others=_more,
-        magnitudes=_LARGE,
-        coins={"€": "céntimo|céntimos", "$": "centavo|centavos", "£": "penique|peniques"},
-        prices=("{whole} {unit} con {part}", "{whole} {unit} {part}")
-        + ("{whole} {unit} con {part} {coin}", "{whole} {unit} y {part} {coin}"),
-    )
+    ".",
+    {",": ("coma", "punto"), ".": ("coma", "punto")},
+    "menos",
+    _UNITS,
+    cardinals.spanish,
+    fractions={
+        "1⁄2": ("medio", "media", "un medio"),
+        "1⁄4": "un cuarto",
+        "3⁄4": "tres cuartos",
+    },
+    spaced=True,
+    others=_more,
+    magnitudes=_LARGE,
+    coins={"€": "céntimo|céntimos", "$": "centavo|centavos", "£": "penique|peniques"},
+    prices=("{whole} {unit} con {part}", "{whole} {unit} {part}")
+    + ("{whole} {unit} con {part} {coin}", "{whole} {unit} y {part} {coin}"),
+)
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #rules-03
 _MONTHS = (
@@ -114,9 +114,9 @@ _MONTHS = (
     "diciembre"
 )
 _BESIDE_DIGITS = (
-        (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
-        (rf"(?<![\w.,/])1(?= de (?:{_MONTHS})\b)", _first),
-    )
+    (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
+    (rf"(?<![\w.,/])1(?= de (?:{_MONTHS})\b)", _first),
+)
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #rules-04
 _RULES = Rules(
@@ -153,29 +153,29 @@ _RULES = Rules(
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #cases-02
 _NUMBER_CASES = (
     (
-            "$20 millones, $1 millón, 5 mil €, 3,5 millones de euros",
-            "veinte millones de dólares un millón de dólares cinco mil euros tres coma cinco "
-            "millones de euros",
-        ),
+        "$20 millones, $1 millón, 5 mil €, 3,5 millones de euros",
+        "veinte millones de dólares un millón de dólares cinco mil euros tres coma cinco "
+        "millones de euros",
+    ),
     (
-            "5,50 €, $0.99, £3,05, 1.234,5, $1, £1",
-            "cinco euros con cincuenta noventa y nueve centavos tres libras con cinco mil "
-            "doscientos treinta y cuatro coma cinco un dólar una libra",
-        ),
+        "5,50 €, $0.99, £3,05, 1.234,5, $1, £1",
+        "cinco euros con cincuenta noventa y nueve centavos tres libras con cinco mil "
+        "doscientos treinta y cuatro coma cinco un dólar una libra",
+    ),
     (
-            "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
-            "cinco kilómetros dos metros tres centímetros cuatro milímetros cincuenta kilómetros "
-            "por hora ocho kilos nueve gramos cinco litros seis mililitros siete grados menos "
-            "cinco grados",
-        ),
+        "5km, 2 m, 3cm, 4mm, 50 km/h, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+        "cinco kilómetros dos metros tres centímetros cuatro milímetros cincuenta kilómetros "
+        "por hora ocho kilos nueve gramos cinco litros seis mililitros siete grados menos "
+        "cinco grados",
+    ),
     (
-            "las 3:30, el 1 de mayo, el siglo XXI, 200 personas",
-            "las tres treinta el uno de mayo el siglo veintiuno doscientos personas",
-        ),
+        "las 3:30, el 1 de mayo, el siglo XXI, 200 personas",
+        "las tres treinta el uno de mayo el siglo veintiuno doscientos personas",
+    ),
     (
-            "Dña. Ana, Srta. Paz, n.º 7, núm. 8, 1½ horas",
-            "doña ana señorita paz número siete número ocho uno coma cinco horas",
-        ),
+        "Dña. Ana, Srta. Paz, n.º 7, núm. 8, 1½ horas",
+        "doña ana señorita paz número siete número ocho uno coma cinco horas",
+    ),
     ("1 kilo, 21 km", "un kilo veintiuno kilómetros"),
 )
 
