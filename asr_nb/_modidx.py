@@ -1890,6 +1890,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'asr_nb/preprocessing/text/english.py'),
                                                    'asr_nb.preprocessing.text.english._fraction': ( '1_preprocessing/text/english.html#_fraction',
                                                                                                     'asr_nb/preprocessing/text/english.py'),
+                                                   'asr_nb.preprocessing.text.english._half_day': ( '1_preprocessing/text/english.html#_half_day',
+                                                                                                    'asr_nb/preprocessing/text/english.py'),
                                                    'asr_nb.preprocessing.text.english._hour': ( '1_preprocessing/text/english.html#_hour',
                                                                                                 'asr_nb/preprocessing/text/english.py'),
                                                    'asr_nb.preprocessing.text.english._leaderboard': ( '1_preprocessing/text/english.html#_leaderboard',

@@ -144,7 +144,7 @@ def _align(reference: str, hypothesis: str, normaliser: Normaliser) -> _Alignmen
         [match.start() for match in re.finditer(pattern, hypothesis)],
     )
 
-
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-06
 def _errors(reference: str, hypothesis: str, normaliser: Normaliser) -> tuple[int, int]:
     "Errors as they are counted: in the unit of the normaliser, and in characters or words."
     sides = reference, hypothesis
@@ -291,6 +291,7 @@ _PAIRS = (
     ("", "a"),
     ("a a b", "a b b b"),
 )
+_FITS = (("1500 25", "2 500 1 10:30"), ("1 555-1234", "2 5551234 1.5"))
 
 
 def scorer_fingerprint(normaliser: Normaliser) -> str:
@@ -301,7 +302,10 @@ def scorer_fingerprint(normaliser: Normaliser) -> str:
         for pair in ((reference.split(), hypothesis.split()), (reference, hypothesis))
     ]
     rows = [[int(count[0]) for count in vars(kinds).values()] for kinds in counts]
-    return sha256(canonical_json([rows, normaliser.fingerprint]))[:12]
+    parts = [rows, normaliser.fingerprint]
+    if normaliser.alternatives:
+        parts.append([fit(*pair, normaliser) for pair in _FITS])
+    return sha256(canonical_json(parts))[:12]
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #oracle-04
 def check_with_jiwer(scores: Scores) -> None:

@@ -38,7 +38,7 @@ def _say_runs(digits: str) -> Iterator[str]:
             )
             yield " ".join(f"{_TIMES.get(len(run), '')} {name}".strip() for name, run in names)
 
-
+# %% ../../../nbs/1_preprocessing/text/english.ipynb #numbers-05
 def _more_readings(text: str) -> Iterator[str]:
     "Of `1905` or `2.5`, what only English says."
     digits, point, rest = text.partition(".")
@@ -70,7 +70,7 @@ def _spellings(one: str, many: str, *others: str) -> Readings:
     return *(f"{{}} {a}|{{}} {b}" for a, b in forms), *(f"{{}} {other}" for other in others)
 
 
-_UNITS: dict[str, Forms] = {
+_SIGNS: dict[str, Forms] = {
     "%": "{} percent",
     "$": "{} dollar|{} dollars",
     "£": "{} pound|{} pounds",
@@ -80,6 +80,10 @@ _UNITS: dict[str, Forms] = {
     "°": "{} degree|{} degrees",
     "°c": _spellings("degree celsius", "degrees celsius", "degrees", "celsius", "degrees c"),
     "°f": _spellings("degree fahrenheit", "degrees fahrenheit", "degrees", "fahrenheit"),
+}
+
+# %% ../../../nbs/1_preprocessing/text/english.ipynb #units-04
+_MEASURES: dict[str, Forms] = {
     "km": _spellings("kilometer", "kilometers", "k"),
     "m": _spellings("meter", "meters", "million", "m"),
     "cm": _spellings("centimeter", "centimeters"),
@@ -121,7 +125,7 @@ _NUMERALS = Numerals(
     ",",
     {".": "point", ",": "point"},
     ("minus", "negative"),
-    _UNITS,
+    {**_SIGNS, **_MEASURES},
     cardinals.english,
     cardinals.english_year,
     others=_more_readings,
@@ -289,6 +293,12 @@ def _numbered(match: re.Match) -> Forms:
     return f"{_ABBREVIATIONS[word]} " if dot else match[0]
 
 
+def _half_day(match: re.Match) -> str:
+    "*pm* for *p m* after an hour."
+    last = match.string[: match.start()].rsplit(" ", 1)[-1]
+    return f" {match[1]}m" if last in ENGLISH_WORDS or last == "o'clock" else match[0]
+
+# %% ../../../nbs/1_preprocessing/text/english.ipynb #english-05
 _BESIDE_DIGITS = (
     (r"#(?=[0-9])", (" number ", " hashtag ")),
     (rf"\b(no|nos|{'|'.join(_ABBREVIATIONS)})\b(\.?) ?(?=[0-9])", _numbered),
@@ -329,92 +339,100 @@ _ENGLISH = Rules(
         (r"\bper cent\b", "percent"),
         (rf"\ba (?=(?:{_LARGE})\b)", "one "),
         (rf"\b({_LARGE}) and (?=(?:{_COUNTED})\b)", r"\1 "),
-        (rf"\b({_COUNTED}|o'clock) ([ap]) m\b", r"\1 \2m"),
+        (r" ([ap]) m(?!\S)", _half_day),
     ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/english.ipynb #english-02c
-english = language(
-    "english",
-    2,
-    _ENGLISH,
+_CASES = (
+    ("Mr. Smith & Dr. Jones: OK!", "mister smith and doctor jones okay"),
+    ("It’s Tom's, isn't it? It is.", "it's tom's isn't it it is"),
+    ("a hundred and five = 105", "one hundred five one hundred five"),
+    ("salt and pepper, one thousand and one nights", "salt and pepper one thousand one nights"),
+    ("1,000 in 1999, 2005", "one thousand in nineteen ninety nine two thousand five"),
+    ("3.5 per cent, 100 %", "three point five percent one hundred percent"),
+    ("£5, $1 and €2.50", "five pounds one dollar and two euros and fifty cents"),
+    ("the 1st, 22nd and 100th", "the first twenty second and one hundredth"),
+    ("10:30 at No. 7, -5 degrees", "ten thirty at number seven minus five degrees"),
+    ("½ a mile, 007, mp3, covid-19", "one half a mile zero zero seven mp three covid nineteen"),
+    ("colour and color, e-mail, email", "colour and color e mail email"),
+    ("uh, 90s rock 'n' roll", "uh nineties rock n roll"),
+)
+
+# %% ../../../nbs/1_preprocessing/text/english.ipynb #english-06
+_NUMBER_CASES = (
     (
-        ("Mr. Smith & Dr. Jones: OK!", "mister smith and doctor jones okay"),
-        ("It’s Tom's, isn't it? It is.", "it's tom's isn't it it is"),
-        ("a hundred and five = 105", "one hundred five one hundred five"),
-        ("salt and pepper, one thousand and one nights", "salt and pepper one thousand one nights"),
-        ("1,000 in 1999, 2005", "one thousand in nineteen ninety nine two thousand five"),
-        ("3.5 per cent, 100 %", "three point five percent one hundred percent"),
-        ("£5, $1 and €2.50", "five pounds one dollar and two euros and fifty cents"),
-        ("the 1st, 22nd and 100th", "the first twenty second and one hundredth"),
-        ("10:30 at No. 7, -5 degrees", "ten thirty at number seven minus five degrees"),
-        ("½ a mile, 007, mp3, covid-19", "one half a mile zero zero seven mp three covid nineteen"),
-        ("colour and color, e-mail, email", "colour and color e mail email"),
-        ("uh, 90s rock 'n' roll", "uh nineties rock n roll"),
-        (
-            "$20 million, £1.5bn, 10k, €2m, 3 mn, 4tn",
-            "twenty million dollars one point five billion pounds ten thousand two million euros "
-            "three million four trillion",
-        ),
-        (
-            "$5 hundred, $7 thousand, $8 billion, $9 trillion, ¥10, 50¢",
-            "five hundred dollars "
-            "seven thousand dollars eight billion dollars nine trillion dollars ten yen fifty cents",
-        ),
-        (
-            "$5.50, £0.99, €3.05, .5, 1.234,5",
-            "five dollars and fifty cents ninety nine pence "
-            "three euros and five cents point five one thousand two hundred thirty four point five",
-        ),
-        (
-            "5km, 2 m, 3cm, 4mm, 60 mph, 50 km/h, 6ft",
-            "five kilometers two meters three centimeters "
-            "four millimeters sixty miles per hour fifty kilometers per hour six feet",
-        ),
-        (
-            "8kg, 9 g, 1mg, 2lb, 3 lbs, 4oz, 5l, 6ml",
-            "eight kilograms nine grams one milligram "
-            "two pounds three pounds four ounces five liters six milliliters",
-        ),
-        (
-            "2 h 5 min, 3hrs, 7 mins, 8sec, 9°, -5°C, 60°F",
-            "two hours five minutes three "
-            "hours seven minutes eight seconds nine degrees minus five degrees celsius sixty "
-            "degrees fahrenheit",
-        ),
-        (
-            "1kb, 2mb, 3GB, 4 TB, 5G, F16",
-            "one kilobyte two megabytes three gigabytes four terabytes five grams f sixteen",
-        ),
-        (
-            "5pm, 8 a.m., 7.05 p.m., 5:00, eight p m",
-            "five pm eight am seven oh five pm five o'clock eight pm",
-        ),
-        (
-            "May 21, 4 July, the 9th of Nov. 1989",
-            "may twenty first the fourth of july the ninth of november nineteen eighty nine",
-        ),
-        (
-            "3/4, 1 1/2, 24/7, 5-10, 4x4, 2+2=4",
-            "three quarters one and a half twenty four seven "
-            "five to ten four by four two plus two equals four",
-        ),
-        (
-            "the 1990s, 1999's, 555-1234, #1, p. 12",
-            "the nineteen nineties nineteen ninety nine's "
-            "five five five one two three four number one page twelve",
-        ),
-        ("pp. 3, ch. 4, chap. 5, vol. 6", "pages three chapter four chapter five volume six"),
-        (
-            "Prof. Hill vs. Mrs. Hall, Sr. and Jr., Capt. Cook, Lt. Dan",
-            "professor hill versus missus hall senior and junior captain cook lieutenant dan",
-        ),
-        (
-            "St. John, 5th Ave., Gen. Lee, Sen. Paul, Rep. Cox, Rev. Gray, Gov. Ray",
-            "saint john fifth avenue gen lee sen paul rep cox rev gray gov ray",
-        ),
+        "$20 million, £1.5bn, 10k, €2m, 3 mn, 4tn",
+        "twenty million dollars one point five billion pounds ten thousand two million euros "
+        "three million four trillion",
+    ),
+    (
+        "$5 hundred, $7 thousand, $8 billion, $9 trillion, ¥10, 50¢",
+        "five hundred dollars seven thousand dollars eight billion dollars nine trillion "
+        "dollars ten yen fifty cents",
+    ),
+    (
+        "$5.50, £0.99, €3.05, .5, 1.234,5",
+        "five dollars and fifty cents ninety nine pence three euros and five cents point five "
+        "one thousand two hundred thirty four point five",
+    ),
+    (
+        "5km, 2 m, 3cm, 4mm, 60 mph, 50 km/h, 6ft",
+        "five kilometers two meters three centimeters four millimeters sixty miles per hour "
+        "fifty kilometers per hour six feet",
+    ),
+    (
+        "8kg, 9 g, 1mg, 2lb, 3 lbs, 4oz, 5l, 6ml",
+        "eight kilograms nine grams one milligram two pounds three pounds four ounces five "
+        "liters six milliliters",
+    ),
+    (
+        "2 h 5 min, 3hrs, 7 mins, 8sec, 9°, -5°C, 60°F",
+        "two hours five minutes three hours seven minutes eight seconds nine degrees minus five "
+        "degrees celsius sixty degrees fahrenheit",
     ),
 )
+
+# %% ../../../nbs/1_preprocessing/text/english.ipynb #english-07
+_PLACE_CASES = (
+    (
+        "1kb, 2mb, 3GB, 4 TB, 5G, F16",
+        "one kilobyte two megabytes three gigabytes four terabytes five grams f sixteen",
+    ),
+    (
+        "5pm, 8 a.m., 7.05 p.m., 5:00, eight p m",
+        "five pm eight am seven oh five pm five o'clock eight pm",
+    ),
+    (
+        "May 21, 4 July, the 9th of Nov. 1989",
+        "may twenty first the fourth of july the ninth of november nineteen eighty nine",
+    ),
+    (
+        "3/4, 1 1/2, 24/7, 5-10, 4x4, 2+2=4",
+        "three quarters one and a half twenty four seven five to ten four by four two plus two "
+        "equals four",
+    ),
+    (
+        "the 1990s, 1999's, 555-1234, #1, p. 12",
+        "the nineteen nineties nineteen ninety nine's five five five one two three four number "
+        "one page twelve",
+    ),
+    (
+        "pp. 3, ch. 4, chap. 5, vol. 6",
+        "pages three chapter four chapter five volume six",
+    ),
+    (
+        "Prof. Hill vs. Mrs. Hall, Sr. and Jr., Capt. Cook, Lt. Dan",
+        "professor hill versus missus hall senior and junior captain cook lieutenant dan",
+    ),
+    (
+        "St. John, 5th Ave., Gen. Lee, Sen. Paul, Rep. Cox, Rev. Gray, Gov. Ray",
+        "saint john fifth avenue gen lee sen paul rep cox rev gray gov ray",
+    ),
+)
+
+# %% ../../../nbs/1_preprocessing/text/english.ipynb #english-08
+english = language("english", 2, _ENGLISH, _CASES + _NUMBER_CASES + _PLACE_CASES)
 
 # %% ../../../nbs/1_preprocessing/text/english.ipynb #leaderboard-02
 @cache

@@ -57,7 +57,7 @@ def one_or_many(digits: str) -> int:
     "Which form follows a number, as in English."
     return 0 if digits == "1" else -1
 
-
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-08
 @dataclass(frozen=True)
 class Numerals:
     "How a language writes numbers, and how it reads them aloud."
@@ -121,7 +121,7 @@ def whole(digits: str, numerals: Numerals, year: bool = True) -> Iterator[str]:
         yield from numerals.others(digits)
     yield from one_by_one(digits, numerals)
 
-
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-09
 def decimal(digits: str, mark: str, rest: str, numerals: Numerals) -> Iterator[str]:
     "The readings of a number with decimals."
     wholes = [next(whole(digits, numerals, False))] if digits else [""]
@@ -161,7 +161,7 @@ def _standing(numerals: Numerals) -> re.Pattern:
         rf"(?P<size> ?(?:{size}))?(?P<after> ?(?:{unit}))?"
     )
 
-
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-10
 def parse(text: str, numerals: Numerals) -> tuple[str, str, str] | None:
     "Whole digits, decimal mark and decimals of a numeral; None for a list, an address, a date."
     runs, marks = re.split("[^0-9]", text), re.findall("[^0-9]", text)
@@ -197,7 +197,7 @@ def say_numbers(text: str, numerals: Numerals, groups: Groups | None = None) -> 
         return text
     if numerals.spaced:
         text = re.sub(
-            r"(?<![^\W_])(?<![.,_])([0-9]{1,3})((?: [0-9]{3})+)(?![^\W_])",
+            r"(?<![^\W_])(?<![.,_])([0-9]{1,3})((?: [0-9]{3})+)(?![0-9])",
             lambda m: m[1] + m[2].replace(" ", "_"),
             text,
         )
@@ -274,7 +274,7 @@ def _with_unit(
         choose(tuple(form.format(words) for form in forms), groups)
     return forms[0].format(words)
 
-
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-08
 def _price(text: str, unit: str, numerals: Numerals) -> Iterator[str] | Readings:
     "The readings of an amount with two decimals; none if it is something else."
     parts = parse(text, numerals)

@@ -21,7 +21,7 @@ from asr_nb.preprocessing.text.numerals import (
     say_numbers,
     separate_digits,
 )
-from .spelling import Normaliser, fixed_point, fold, words
+from .spelling import DIGIT, Normaliser, fixed_point, fold, words
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-02
 Replacement = Forms | Callable[[re.Match], Forms]  # several readings, the canonical one first
@@ -45,7 +45,7 @@ class Rules:
         "What a raw text must have in it, or it has one reading."
         several = [w for w, forms in self.same.items() if not isinstance(forms, str)]
         words = rf"|(?i:\b(?:{'|'.join(map(re.escape, several))})\b)" if several else ""
-        return re.compile(r"[\d¼-¾⅐-⅞]" + words)
+        return re.compile(DIGIT.pattern + words)
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-03
 def _replace(text: str, patterns: Patterns, groups: Groups | None) -> str:
@@ -66,24 +66,27 @@ def _reading(
 
 def _respell(text: str, letters: Mapping[str, str]) -> str:
     "`text` with each spelling of `letters` replaced; an accent may have waited for its turn."
-    while True:
+    while letters:
         before = text
         for spelling, standard in letters.items():
             text = text.replace(spelling, standard)
         text = unicodedata.normalize("NFC", text)
         if text == before:
-            return text
+            break
+    return text
 
 
 def once(rules: Rules, text: str, groups: Groups | None = None) -> str:
     "Raw `text` as words, with single blanks between them; other readings go to `groups`."
     text = fold(separate_digits(_replace(text, rules.raw, groups)))
     text = _replace(text, rules.written, groups)
-    if re.search("[0-9]", text):
+    if DIGIT.search(text):
         text = _replace(text, rules.beside_digits, groups)
         text = say_numbers(text, rules.numerals, groups)
-    text = " ".join([choose(rules.same.get(word, word), groups) for word in words(text)])
-    return _replace(_respell(text, rules.letters), rules.words, groups)
+    parts = words(text)
+    if not rules.same.keys().isdisjoint(parts):
+        parts = [choose(rules.same.get(word, word), groups) for word in parts]
+    return _replace(_respell(" ".join(parts), rules.letters), rules.words, groups)
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-04
 def apply(rules: Rules, text: str) -> str:
