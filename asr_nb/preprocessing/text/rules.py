@@ -41,6 +41,12 @@ class Rules:
     words: Patterns = ()  # on words parted by single blanks
 
     @cached_property
+    def compiled(self) -> dict[str, list[tuple[re.Pattern, Replacement]]]:
+        "The patterns of each step."
+        steps = ("raw", "written", "beside_digits", "words")
+        return {step: [(re.compile(p), r) for p, r in getattr(self, step)] for step in steps}
+
+    @cached_property
     def ambiguous(self) -> re.Pattern:
         "What a raw text must have in it, or it has one reading."
         several = [w for w, forms in self.same.items() if not isinstance(forms, str)]
@@ -48,12 +54,12 @@ class Rules:
         return re.compile(DIGIT.pattern + words)
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-03
-def _replace(text: str, patterns: Patterns, groups: Groups | None) -> str:
-    "`text` with each pattern replaced in turn."
-    for pattern, replacement in patterns:
+def _replace(text: str, step: str, rules: Rules, groups: Groups | None) -> str:
+    "`text` with each pattern of a step replaced in turn."
+    for pattern, replacement in rules.compiled[step]:
         if not isinstance(replacement, str):
             replacement = partial(_reading, replacement, groups)
-        text = re.sub(pattern, replacement, text)  # re keeps compiled patterns
+        text = pattern.sub(replacement, text)
     return text
 
 
@@ -78,15 +84,15 @@ def _respell(text: str, letters: Mapping[str, str]) -> str:
 
 def once(rules: Rules, text: str, groups: Groups | None = None) -> str:
     "Raw `text` as words, with single blanks between them; other readings go to `groups`."
-    text = fold(separate_digits(_replace(text, rules.raw, groups)))
-    text = _replace(text, rules.written, groups)
+    text = fold(separate_digits(_replace(text, "raw", rules, groups)))
+    text = _replace(text, "written", rules, groups)
     if DIGIT.search(text):
-        text = _replace(text, rules.beside_digits, groups)
+        text = _replace(text, "beside_digits", rules, groups)
         text = say_numbers(text, rules.numerals, groups)
     parts = words(text)
     if not rules.same.keys().isdisjoint(parts):
         parts = [choose(rules.same.get(word, word), groups) for word in parts]
-    return _replace(_respell(" ".join(parts), rules.letters), rules.words, groups)
+    return _replace(_respell(" ".join(parts), rules.letters), "words", rules, groups)
 
 # %% ../../../nbs/1_preprocessing/text/rules.ipynb #order-04
 def apply(rules: Rules, text: str) -> str:
