@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LIMIT', 'ENGLISH_WORDS', 'english', 'english_year', 'english_ordinal', 'danish', 'danish_year', 'danish_forms',
            'german', 'german_year', 'german_forms', 'french', 'french_forms', 'spanish', 'spanish_forms', 'chinese',
-           'chinese_digits', 'chinese_forms', 'korean', 'korean_native', 'korean_forms', 'in_pairs', 'other_readings']
+           'chinese_digits', 'chinese_forms', 'korean', 'korean_native', 'korean_forms', 'in_pairs', 'other_readings',
+           'roman']
 
 # %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #imports-01
 import re
@@ -317,9 +318,6 @@ def chinese_forms(number: int) -> tuple[str, ...]:
 
 # %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #korean-02
 _KOREAN = "영일이삼사오육칠팔구"
-_NATIVE = "_ 하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉".split()
-_NATIVE_TENS = "_ 열 스물 서른 마흔 쉰 예순 일흔 여든 아흔".split()
-_BEFORE_NOUN = {"하나": "한", "둘": "두", "셋": "세", "넷": "네", "스물": "스무"}
 
 
 def korean(number: int) -> str:
@@ -340,6 +338,11 @@ def korean(number: int) -> str:
             silent = count == 1 and (10 <= size <= 1000 or size == 10**4 and not text)
             text += ("" if silent else korean(count)) + name
     return text
+
+# %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #korean-05
+_NATIVE = "_ 하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉".split()
+_NATIVE_TENS = "_ 열 스물 서른 마흔 쉰 예순 일흔 여든 아흔".split()
+_BEFORE_NOUN = {"하나": "한", "둘": "두", "셋": "세", "넷": "네", "스물": "스무"}
 
 
 def korean_native(number: int, before: bool = False) -> str:
@@ -372,3 +375,12 @@ def other_readings(forms: Callable[[int], tuple[str, ...]], text: str) -> Iterat
         yield from forms(int(text))
     if text.isdecimal() and len(text) > 3 and len(text) % 2 == 0:
         yield in_pairs(text, lambda number: forms(number)[0])
+
+# %% ../../../nbs/1_preprocessing/text/cardinals.ipynb #roman-02
+_ROMAN = dict(zip("ivxlcdm", (1, 5, 10, 50, 100, 500, 1000)))
+
+
+def roman(numeral: str) -> int:
+    "21 for `xxi`, 19 for `xix`."
+    values = [_ROMAN[letter] for letter in numeral]
+    return sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0]))

@@ -11,17 +11,14 @@ import unicodedata
 from functools import partial
 
 from . import cardinals, ordinals
-from .clock import Clock, time_of
+from .clock import DATE, Clock, day_and_month, time_of
 from .numerals import Numerals, Readings
-from .rules import Rules, language
+from .rules import Rules, language, sums
 from .spelling import Normaliser
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-02
 _MONTHS = "januar|februar|marts|april|maj|juni|juli|august|september|oktober|november|december"
-_COUNTED = (
-    "et|to|tre|fire|fem|seks|syv|otte|ni|ti|elleve|tolv|tretten|fjorten|femten|seksten|sytten|"
-    "atten|nitten"
-)
+_SUFFIXES = "årig|års|dages|timers|cifret|dobbelt"
 _DECADES = {20: "tyver", 30: "trediver", 40: "fyrrer", 50: "halvtredser", 60: "tresser"} | {
     70: "halvfjerdser",
     80: "firser",
@@ -51,6 +48,15 @@ def _decade(match: re.Match) -> str | Readings:
     fronts = (front, f"{front} og", cardinals.danish(century), "") if century else ("",)
     return tuple(f"{front} {word}".strip() for front in fronts)
 
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #numbers-02
+def _month(number: int) -> Readings:
+    return *ordinals.danish_ordinals(number), _MONTHS.split("|")[number - 1]
+
+
+def _compound(match: re.Match) -> str:
+    "*femogtyveårig* for `25-årig`."
+    return cardinals.danish(int(match[1])) + match[2]
+
 
 def _more(text: str) -> Readings:
     "Readings of written digits besides the usual ones: *halvanden* for `1.5`."
@@ -61,7 +67,7 @@ def _more(text: str) -> Readings:
         return *own.get(number, ()), *(halves if number else ())
     return tuple(cardinals.other_readings(cardinals.danish_forms, text))
 
-# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-02b
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #time-02
 def _hour(number: int) -> Readings:
     return ("et",) if number == 1 else (cardinals.danish(number),)
 
@@ -85,6 +91,8 @@ _CLOCK = Clock(
         45: ("kvart i {next}",),
     },
 )
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #units-02
 _UNITS = {
     "%": "{} procent",
     "‰": "{} promille",
@@ -110,49 +118,67 @@ _LARGE = {
 _LARGE |= dict.fromkeys(("mio", "mio."), "{} million|{} millioner")
 _LARGE |= dict.fromkeys(("mia", "mia."), "{} milliard|{} milliarder")
 
-# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
-_DANISH = Rules(
-    Numerals(
-        ".",
-        {",": ("komma", "punktum"), ".": ("komma", "punktum", "punkt")},
-        "minus",
-        _UNITS,
-        cardinals.danish,
-        cardinals.danish_year,
-        {
-            "1⁄2": ("en halv", "et halvt", "halv", "halvt"),
-            "1⁄4": ("en kvart", "en fjerdedel"),
-            "3⁄4": ("tre kvart", "trekvart", "tre fjerdedele"),
-        },
-        spaced=True,
-        others=_more,
-        magnitudes=_LARGE,
-        coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence"},
-        prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}"),
-        range_word="til",
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-02
+_NUMERALS = Numerals(
+    ".",
+    {",": ("komma", "punktum"), ".": ("komma", "punktum", "punkt")},
+    "minus",
+    _UNITS,
+    cardinals.danish,
+    cardinals.danish_year,
+    {
+        "1⁄2": ("en halv", "et halvt", "halv", "halvt"),
+        "1⁄4": ("en kvart", "en fjerdedel"),
+        "3⁄4": ("tre kvart", "trekvart", "tre fjerdedele"),
+    },
+    spaced=True,
+    others=_more,
+    magnitudes=_LARGE,
+    coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence", "m": "centimeter"},
+    prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}")
+    + ("{whole} {unit} og {part}",),
+    range_word="til",
+)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-03
+_DAY_AND_MONTH = partial(day_and_month, cardinals.danish, ordinals.danish_ordinals, _month)
+_BESIDE_DIGITS = (
+    (DATE, _DAY_AND_MONTH),
+    (r"(?<![\w.,/-])([0-3]?[0-9])(/)([01]?[0-9])(?= [12][0-9]{3}\b)", _DAY_AND_MONTH),
+    (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
+    (
+        r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
+        partial(time_of, _CLOCK),
     ),
+    (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
+    (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
+    (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
+    *sums("gange", "plus", ("er", "er lig med", "lig med")),
+)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
+_COUNTED = (
+    "et|to|tre|fire|fem|seks|syv|otte|ni|ti|elleve|tolv|tretten|fjorten|femten|seksten|sytten|"
+    "atten|nitten"
+)
+_RULES = Rules(
+    _NUMERALS,
     raw=((r"(?<=[0-9]) ?½", ",5"),),
     written=(
         (r"\bf\. ?eks\b", "for eksempel"),
         (r"\bbl\. ?a\b(?=\.)", "blandt andet"),
         (r"\bm\. ?m\b(?=\.)", "med mere"),
         ("&", " og "),
+        ("§", " paragraf "),
     ),
-    beside_digits=(
-        (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
-        (
-            r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
-            partial(time_of, _CLOCK),
-        ),
-        (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
-        (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
-    ),
+    beside_digits=_BESIDE_DIGITS,
     same={
         "fx": "for eksempel",
         "kr": "kroner",
         "kl": "klokken",
         "ca": "cirka",
         "nr": "nummer",
+        "stk": ("styk", "stykker", "stykke", "stk"),
         "pct": "procent",
         "mio": "millioner",
         "mia": "milliarder",
@@ -171,11 +197,50 @@ _DANISH = Rules(
     ),
 )
 
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #cases-02
+_NUMBER_CASES = (
+    (
+        "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 "
+        "mio $, 4 mia €, 5 tusind €",
+        "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner "
+        "euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro "
+        "fem tusind euro",
+    ),
+    (
+        "5,50 kr., $0.99, €3,05, £4.25, 1.234,5, 1 kr",
+        "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og "
+        "femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
+    ),
+    (
+        "5km, 2 m, 3cm, 4mm, 50 km/t, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+        "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen "
+        "otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
+    ),
+    (
+        "kl. 15:30, 10.30, 22345678, 2.5 %",
+        "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem procent",
+    ),
+    (
+        "90'erne, 1990'erne, 3. gang, dr. Hansen, hr. Ib, fr. Bo",
+        "halvfemserne nitten hundrede halvfemserne tre gang doktor hansen herr ib fru bo",
+    ),
+    (
+        "4 mio. $, 3 mia. €, i kr., mio. og mia.",
+        "fire millioner dollar tre milliarder euro i kroner millioner og milliarder",
+    ),
+    (
+        "Den 24.12.2023, 24/12 2023, 3 x 4 = 12, 2+2, § 5, 3 stk., 1,80 m, 25-årig",
+        "den fireogtyve tolv to tusind og treogtyve fireogtyve tolv to tusind og treogtyve tre "
+        "gange fire er tolv to plus to paragraf fem tre styk en meter og firs centimeter "
+        "femogtyveårig",
+    ),
+)
+
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03b
 danish = language(
     "danish",
     2,
-    _DANISH,
+    _RULES,
     (
         ("Aalborg, Århus – og Kirkegaard!", "ålborg århus og kirkegård"),
         ("Idéen er én af fire alléer", "ideen er en af fire alleer"),
@@ -187,7 +252,7 @@ danish = language(
         ("den 1. maj 1999. 2 kom", "den første maj nitten hundrede og nioghalvfems to kom"),
         ("det var i 2024", "det var i to tusind og fireogtyve"),
         ("syvogtredve = 37", "syvogtredive syvogtredive"),
-        ("-5 grader, 5-10 stk.", "minus fem grader fem til ti stk"),
+        ("-5 grader, 5-10 stk.", "minus fem grader fem til ti styk"),
         ("½ liter, 1½ time, 10²", "en halv liter en komma fem time ti to"),
         ("€20, £5 & 007", "tyve euro fem pund og nul nul syv"),
         ("øh, mp3 og covid-19", "øh mp tre og covid nitten"),
@@ -200,36 +265,7 @@ danish = language(
             "ti procent henholdsvis fem promille to millioner tre milliarder",
         ),
         ("$9, ¼ og ¾, totusinde, tusinde", "ni dollar en kvart og tre kvart to tusind tusind"),
-        (
-            "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 "
-            "mio $, 4 mia €, 5 tusind €",
-            "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner "
-            "euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro "
-            "fem tusind euro",
-        ),
-        (
-            "5,50 kr., $0.99, €3,05, £4.25, 1.234,5, 1 kr",
-            "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og "
-            "femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
-        ),
-        (
-            "5km, 2 m, 3cm, 4mm, 50 km/t, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
-            "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen "
-            "otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
-        ),
-        (
-            "kl. 15:30, 10.30, 22345678, 2.5 %",
-            "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem "
-            "procent",
-        ),
-        (
-            "90'erne, 1990'erne, 3. gang, dr. Hansen, hr. Ib, fr. Bo",
-            "halvfemserne nitten hundrede halvfemserne tre gang doktor hansen herr ib fru bo",
-        ),
-        (
-            "4 mio. $, 3 mia. €, i kr., mio. og mia.",
-            "fire millioner dollar tre milliarder euro i kroner millioner og milliarder",
-        ),
+        *_NUMBER_CASES,
     ),
 )
 

@@ -15,7 +15,10 @@ from .arabic import arabic
 from .asian import chinese, chinese_simplified, korean
 from .danish import coral, danish
 from .english import english, leaderboard_english
-from .latin import french, german, russian, spanish
+from .french import french
+from .german import german
+from .russian import russian
+from .spanish import spanish
 from .spelling import Normaliser
 
 # %% auto #0
@@ -37,11 +40,9 @@ class WordRules:
 
 
 NO_WORD_RULES = WordRules(accents=False, names=False)
-
-# %% ../../../nbs/1_preprocessing/text/languages.ipynb #values-04
 _LATIN = frozenset("abcdefghijklmnopqrstuvwxyz")
 
-
+# %% ../../../nbs/1_preprocessing/text/languages.ipynb #values-04
 @dataclass(frozen=True, eq=False)
 class Language:
     "One language. Two entries are never equal, so that an entry is a cheap key of a cache."
@@ -75,8 +76,7 @@ class Language:
         "The words that its cardinals are made of; the characters where those are counted."
         if self.cardinal is None:
             return frozenset()
-        numbers = *range(1000), *(10**power for power in range(3, 10))
-        texts = [self.cardinal(number) for number in numbers]
+        texts = map(self.cardinal, (*range(1000), *(10**power for power in range(3, 10))))
         words = {word for text in texts for word in (text.split() if self.unit == "word" else text)}
         more, less = self.word_rules.number_words, self.word_rules.articles
         return frozenset((words | set(more.split())) - set(less.split()))
@@ -204,6 +204,8 @@ _RUSSIAN = Language(
         articles="один одна одно одного одной одному одним одном одну",
     ),
 )
+
+# %% ../../../nbs/1_preprocessing/text/languages.ipynb #entries-10
 _CHINESE = Language(
     "zh",
     "Chinese",
