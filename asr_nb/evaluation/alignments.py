@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from .scoring import align, normalised, score, units
+from .scoring import align, fit, score, units
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
@@ -70,7 +70,7 @@ def sample_table_html(
     lines = [[f"<b>{name}</b>" for name in ("sample", "errors", LEGEND)]]
     for i, label in enumerate(labels):
         texts = [scores.references[i], scores.hypotheses[i]]
-        texts += [normalised(text, normaliser) for text in (baseline or ())[i : i + 1]]
+        texts += [fit(references[i], text, normaliser) for text in (baseline or ())[i : i + 1]]
         lines.append(
             [
                 html.escape(label),

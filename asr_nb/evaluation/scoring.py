@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,7 +23,7 @@ from ..preprocessing.text.spelling import Normaliser
 
 # %% auto #0
 __all__ = ['LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of', 'units',
-           'normalised', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
+           'normalised', 'fit', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
            'Loop', 'loops_in', 'loops']
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-04
@@ -121,6 +123,93 @@ def normalised(text: str, normaliser: Normaliser) -> str:
     "A raw text as it is scored: words and single blanks."
     return " ".join(normaliser(text).split())
 
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-02
+class _Alignment(NamedTuple):
+    "A normalised hypothesis beside its reference, as `fit` looks at it."
+
+    errors: int
+    wrong: frozenset[int]  # places of the hypothesis where a step is no hit
+    starts: list[int]  # of its words or characters in its text
+
+
+@lru_cache(maxsize=4)  # asked for by each group of readings, until the text changes
+def _alignment(reference: str, text: str, unit: str) -> _Alignment:
+    "Where and how often a hypothesis differs."
+    steps = Levenshtein.editops(units(reference, unit), units(text, unit))
+    starts = re.finditer(r"\S+" if unit == "word" else r"\S", text)
+    places = frozenset(step.dest_pos for step in steps)
+    return _Alignment(len(steps), places, [match.start() for match in starts])
+
+
+@lru_cache(maxsize=64)
+def _other_errors(reference: str, text: str, normaliser: Normaliser) -> int:
+    "Errors in what is not the unit: in characters as they are counted, or in words."
+    if normaliser.unit != "word":
+        return Levenshtein.distance(reference.split(), text.split())
+    sides = (side.replace(" ", "" if normaliser.spaceless else " ") for side in (reference, text))
+    return Levenshtein.distance(*sides)
+
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-06
+def _place(phrase: str, text: str, start: int, spaceless: bool) -> tuple[int, int] | None:
+    "Where a phrase stands next: as whole words, unless blanks are no characters."
+    if not phrase:
+        return None
+    if spaceless:
+        pattern = " ?".join(map(re.escape, phrase.replace(" ", "")))
+    elif text.find(phrase, start) >= 0:
+        pattern = rf"(?<!\S){re.escape(phrase)}(?!\S)"
+    else:
+        return None
+    match = re.compile(pattern).search(text, start)
+    return match and match.span()
+
+
+def _best(reference: str, before: str, texts: Iterable[str], normaliser: Normaliser) -> str | None:
+    "The text with the fewest errors: fewer than before in one unit, and no more in the other."
+    target, best = units(reference, normaliser.unit), None
+    least = _alignment(reference, before, normaliser.unit).errors
+    most = _other_errors(reference, before, normaliser)
+    for text in texts:
+        parts = units(text, normaliser.unit)
+        count = Levenshtein.distance(target, parts, score_cutoff=max(least - 1, 0))
+        if count < least and _other_errors(reference, text, normaliser) <= most:
+            least, best = count, text
+    return best
+
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-03
+def _swap(
+    reference: str, text: str, phrase: str, readings: Sequence[str], normaliser: Normaliser
+) -> str:
+    "The text with a phrase in another reading wherever that lowers its errors, from left to right."
+    place = 0
+    while span := _place(phrase, text, place, normaliser.spaceless):
+        start, place = span
+        _, wrong, starts = _alignment(reference, text, normaliser.unit)
+        first, last = (bisect_left(starts, end) for end in span)
+        if wrong.isdisjoint(range(first - 1, last + 1)):
+            continue  # nothing is wrong there
+        sides = text[:start], text[place:]
+        texts = (" ".join(reading.join(sides).split()) for reading in readings)
+        better = _best(reference, text, texts, normaliser)
+        if better is not None:
+            place += len(better) - len(text)
+            text = better
+    return text
+
+
+@lru_cache(maxsize=2**17)  # a pair is scored by every table of a report
+def fit(reference: str, hypothesis: str, normaliser: Normaliser) -> str:
+    "A raw hypothesis as it is scored: in the readings that are nearest to the raw reference's own."
+    target, text = normalised(reference, normaliser), normalised(hypothesis, normaliser)
+    if target == text or normaliser.alternatives is None:
+        return text
+    for own, *others in dict.fromkeys(normaliser.readings(hypothesis)):
+        text = _swap(target, text, own, others, normaliser)
+    for own, *others in dict.fromkeys(normaliser.readings(reference)):
+        for other in sorted(others, key=len, reverse=True):
+            text = _swap(target, text, other, [own], normaliser)
+    return text
+
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-02
 _CONVENTIONS = {"": "rate", "mean_utterance_": "mean_rate", "bounded_": "bounded_rate"}
 
@@ -204,8 +293,12 @@ def score(
             string(f"{field}[{place}]", text)
     if len(references) != len(hypotheses):
         raise BadInput("hypotheses", len(hypotheses), f"there are {len(references)} references")
-    sides = ([normalised(text, normaliser) for text in texts] for texts in (references, hypotheses))
-    return Scores(*sides, normaliser)
+    pairs = zip(references, hypotheses)
+    return Scores(
+        [normalised(text, normaliser) for text in references],
+        [fit(reference, hypothesis, normaliser) for reference, hypothesis in pairs],
+        normaliser,
+    )
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-14
 _PAIRS = (
@@ -215,6 +308,7 @@ _PAIRS = (
     ("", "a"),
     ("a a b", "a b b b"),
 )
+_FITS = (("1500 25", "2 500 1 10:30"), ("1 555-1234", "2 5551234 1.5"))
 
 
 def scorer_fingerprint(normaliser: Normaliser) -> str:
@@ -225,7 +319,10 @@ def scorer_fingerprint(normaliser: Normaliser) -> str:
         for pair in ((reference.split(), hypothesis.split()), (reference, hypothesis))
     ]
     rows = [[int(count[0]) for count in vars(kinds).values()] for kinds in counts]
-    return sha256(canonical_json([rows, normaliser.fingerprint]))[:12]
+    parts = [rows, normaliser.fingerprint]
+    if normaliser.alternatives:
+        parts.append([fit(*pair, normaliser) for pair in _FITS])
+    return sha256(canonical_json(parts))[:12]
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #oracle-04
 def check_with_jiwer(scores: Scores) -> None:
