@@ -347,7 +347,7 @@ def recipe_rows(recipe: Recipe, train: int, dev: int) -> list[dict[str, Any]]:
     ]
 
 # %% ../../nbs/7_reports/tables.ipynb #training-02b
-def history_rows(history: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def history_rows(history: Sequence[Mapping[str, Any]], rate: str = "wer") -> list[dict[str, str]]:
     "The dev evaluations of a run, with the train loss and learning rate at that step."
 
     def text(row: Mapping[str, Any], key: str, form: str, scale: float = 1.0) -> str:
@@ -361,7 +361,7 @@ def history_rows(history: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "step": str(step),
             "train loss": text(row, "loss", ".3f"),
             "dev loss": text(row, "dev_loss", ".3f"),
-            "dev WER (%)": text(row, "dev_wer", ".1f", 100),
+            f"dev {rate.upper()} (%)": text(row, "dev_wer", ".1f", 100),
             "learning rate": text(row, "learning_rate", ".2e"),
         }
         for step, row in sorted(merged.items())
