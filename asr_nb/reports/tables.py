@@ -133,7 +133,7 @@ def difference_rows(
             )
     return rows
 
-# %% ../../nbs/7_reports/tables.ipynb #change-02b
+# %% ../../nbs/7_reports/tables.ipynb #change-02c
 def axis_name(headlines: Mapping[str, str]) -> str:  # rate by set
     "What the rates of several sets are called on one axis."
     names = {rate.upper() for rate in headlines.values()}
@@ -155,7 +155,7 @@ def headline_intervals(
         if rate in rates[name]
     ]
 
-
+# %% ../../nbs/7_reports/tables.ipynb #change-02b
 def before_after(
     before: Mapping[str, Sequence[Prediction]],
     rates: Mapping[str, Mapping[str, Interval]],

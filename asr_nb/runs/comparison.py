@@ -45,7 +45,7 @@ def _same(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
             allowed = f"both runs need the same, and the first has {one.get(key)}"
             raise BadInput(f"{what} {key}", other.get(key), allowed)
 
-
+# %% ../../nbs/6_runs/comparison.ipynb #comparable-01c
 def _scored(inputs: Mapping[str, Any]) -> set[tuple[str, str]] | None:
     "The sets and languages of which a record says what scored them; None: an old one, one for all."
     used = (inputs.get("normaliser") or {}).get("used")

@@ -46,7 +46,7 @@ def experiment_names() -> list[str]:
     "The names in the lab's `experiments` folder."
     return sorted(path.stem for path in (lab_folder() / "experiments").glob("*.yaml"))
 
-# %% ../../nbs/6_runs/experiment.ipynb #corpus-02
+# %% ../../nbs/6_runs/experiment.ipynb #corpus-01b
 ROLES = ("target", "source", "nonspeech")
 PRIVACY = ("public", "private")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder's name
@@ -59,7 +59,7 @@ def plain_name(value: str, pattern: re.Pattern = NAME, field: str = "name") -> s
         raise BadInput(field, value, f"at most 60 characters that match {pattern.pattern}")
     return value
 
-
+# %% ../../nbs/6_runs/experiment.ipynb #corpus-02
 @dataclass(frozen=True)
 class CorpusSpec:
     "A set of utterances: where it comes from and what it is for."
@@ -88,9 +88,25 @@ class CorpusSpec:
         named = (self.language, *(self.options.get("languages") or ()))
         return tuple(dict.fromkeys(filter(None, named)))
 
+# %% ../../nbs/6_runs/experiment.ipynb #experiment-01b
+class _Parts:
+    "What finds the parts of an experiment by name."
+
+    def model(self, name: str) -> ModelSpec:
+        "The model or witness of that name; raises BadInput."
+        return _named("model", name, self.models + self.witnesses)
+
+    def recipe(self, name: str) -> Recipe:
+        "The recipe of that name; raises BadInput."
+        return _named("recipe", name, self.recipes)
+
+    def corpus_named(self, name: str) -> CorpusSpec:
+        "The set of that name; raises BadInput."
+        return _named("set", name, self.sets)
+
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-02
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(_Parts):
     "A question, and the runs that answer it. Raises BadInput for parts that don't go together."
 
     name: str
@@ -122,18 +138,6 @@ class Experiment:
     def private(self) -> bool:
         "Whether anything in it must not be shown."
         return any(spec.privacy == "private" for spec in self.sets)
-
-    def model(self, name: str) -> ModelSpec:
-        "The model or witness of that name; raises BadInput."
-        return _named("model", name, self.models + self.witnesses)
-
-    def recipe(self, name: str) -> Recipe:
-        "The recipe of that name; raises BadInput."
-        return _named("recipe", name, self.recipes)
-
-    def corpus_named(self, name: str) -> CorpusSpec:
-        "The set of that name; raises BadInput."
-        return _named("set", name, self.sets)
 
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-03
 def _named(kind: str, name: str, items: Iterable[Any]) -> Any:

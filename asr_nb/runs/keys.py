@@ -144,15 +144,7 @@ def notebook_code(source: str | Path) -> list[str]:
     code = (cell_code("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code")
     return [cell for cell in code if cell]
 
-# %% ../../nbs/6_runs/keys.ipynb #key-02
-Subject = Mapping[str, str]  # what a run is about: the names of its model and recipe, if any
-
-
-def _probes(experiment: Experiment) -> list[Any]:
-    recipes = map(_recipe_content, experiment.recipes) if experiment.probe_steps else ()
-    return [experiment.probe_steps, *recipes]
-
-
+# %% ../../nbs/6_runs/keys.ipynb #key-01b
 def _scorer(experiment: Experiment) -> Any:
     "The fingerprint of its normaliser; where it has several, those of each set with speech."
     speech = [spec for spec in experiment.sets if spec.role != "nonspeech"]
@@ -170,6 +162,14 @@ def _rules(experiment: Experiment, spec: CorpusSpec) -> Any:
     if len(set(prints.values())) == 1:
         return next(iter(prints.values()))
     return {code: prints[rule] for code, rule in rules.items()}
+
+# %% ../../nbs/6_runs/keys.ipynb #key-02
+Subject = Mapping[str, str]  # what a run is about: the names of its model and recipe, if any
+
+
+def _probes(experiment: Experiment) -> list[Any]:
+    recipes = map(_recipe_content, experiment.recipes) if experiment.probe_steps else ()
+    return [experiment.probe_steps, *recipes]
 
 
 # What a stage can depend on: its name in `Stage.depends`, and its content for one subject
