@@ -191,7 +191,7 @@ def test_the_plan_says_what_has_no_rules_and_a_set_may_name_its_own(tmp_path: Pa
     (tmp_path / "six.yaml").write_text(experiment())
     lab = load_experiment(tmp_path / "six.yaml")
     assert [(note.code, note.where) for note in scoring_notes(lab)] == [
-        ("no-normaliser", "radio"),
+        ("normaliser-may-not-fit", "radio"),
         ("language-not-stated", "meetings"),
     ]
     (tmp_path / "six.yaml").write_text(experiment("english", mandarin="chinese", meetings="auto"))

@@ -79,8 +79,11 @@ def paired_rates(
 def spread_rows(systems: Systems, normalise: Scorer) -> list[dict[str, str]]:
     "How the error rates of each system's utterances lie, one row each."
     table = []
+    names = {name: rate_name(normalise, rows) for name, rows in systems.items()}
+    differ = len(set(names.values())) > 1
     for name, rows in systems.items():
         spread = distribution(rows, normalise)
+        rate = f"{names[name]} " if differ else ""
         counts = {
             "perfect": spread.perfect,
             "under 5 %": spread.under_5,
@@ -92,8 +95,8 @@ def spread_rows(systems: Systems, normalise: Scorer) -> list[dict[str, str]]:
                 "": name,
                 "utterances": str(spread.n),
                 **{head: str(count) for head, count in counts.items()},
-                "median": percent(spread.median),
-                "worst": percent(spread.worst),
+                "median": rate + percent(spread.median),
+                "worst": rate + percent(spread.worst),
             }
         )
     return table
@@ -201,9 +204,11 @@ def slice_groups(
     redactor: Redactor = NO_REDACTION,
 ) -> list[tuple[str, dict[str, Interval | None]]]:
     "The slices shown, as `figures.slice_chart` takes them."
+    rows = slices_for_table(table)
+    rate = "" if shared_rate(rows) else ", {}"
     return [
-        (f"{slice_label(row, redactor)} (n {row.n})", _intervals(row, names))
-        for row in slices_for_table(table)
+        (f"{slice_label(row, redactor)} (n {row.n}{rate.format(row.rate.upper())})", _intervals(row, names))
+        for row in rows
     ]
 
 

@@ -7,7 +7,7 @@ __all__ = ['RatesBySet', 'decode_one', 'states_folder', 'decode_all', 'summarise
            'rule_entry', 'record_pieces']
 
 # %% ../../nbs/6_runs/decodes.ipynb #imports-01
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +27,9 @@ from asr_nb.preprocessing.text.normalisers import (
     Normaliser,
     Scorer,
     ScoringRules,
-    has_rules,
     rules_of,
 )
-from .experiment import Experiment, gaps, no_rules
+from .experiment import CorpusSpec, Experiment, gaps, rule_doubt
 from .privacy import place_in_run
 from .record import RunInProgress
 from .upstream import PredictionsBySet
@@ -162,14 +161,16 @@ def record_rules(
     experiment: Experiment, predictions: PredictionsBySet, normalise: Scorer, run: RunInProgress
 ) -> None:
     "Keep which normaliser scored each language of each set with speech, and the set's rate."
+    one = isinstance(normalise, Normaliser)
+    named = ScoringRules(normalise.name) if one else normalise
     used: dict[str, dict[str, Any]] = {}
     for name, rows in predictions.items():
-        if experiment.corpus_named(name).role != "nonspeech":
+        spec = experiment.corpus_named(name)
+        if spec.role != "nonspeech":
             rules = {row.language: rule for row, rule in zip(rows, rules_of(normalise, rows))}
             used[name] = {code: rule_entry(rule) for code, rule in sorted(rules.items())}
-            for doubt in _doubts(experiment, name, used[name], normalise):
+            for doubt in _doubts(spec, rules, named.name_in(name) == AUTO):
                 run.warn(f"{name}: {doubt}")
-    named = ScoringRules(normalise.name) if isinstance(normalise, Normaliser) else normalise
     run.input("normaliser", {"name": named.name, "sets": dict(named.sets), "used": used})
     run.input("rate", headline_rates(predictions, normalise))
 
@@ -180,18 +181,15 @@ def rule_entry(rule: Normaliser) -> dict[str, Any]:
     return entry | {"scorer": scorer_fingerprint(rule)}
 
 
-def _doubts(
-    experiment: Experiment, name: str, languages: Iterable[str], normalise: Scorer
-) -> Iterator[str]:
-    "Of a set that is scored row by row: its languages without rules, or not announced."
-    if isinstance(normalise, Normaliser) or normalise.name_in(name) != AUTO:
-        return
-    yield from (no_rules(code, normalise) for code in languages if not has_rules(code))
-    announced = experiment.corpus_named(name).languages
-    others = [code for code in languages if announced and code not in announced]
+def _doubts(spec: CorpusSpec, rules: Mapping[str, Normaliser], auto: bool) -> Iterator[str]:
+    "What speaks against the rules of a set, by language; whether it announced its languages."
+    for language, rule in sorted(rules.items()):
+        if doubt := rule_doubt(language, rule, auto):
+            yield doubt
+    others = sorted(rules.keys() - spec.languages) if auto and spec.languages else []
     if others:
         yield (
-            f"it holds rows in {', '.join(others)}, and names {', '.join(announced)}: "
+            f"it holds rows in {', '.join(others)}, and names {', '.join(spec.languages)}: "
             "a change of their rules is no new run"
         )
 

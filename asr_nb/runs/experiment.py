@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PRIVACY', 'NAME', 'SET_NAME', 'NONSPEECH', 'lab_folder', 'experiment_names', 'plain_name', 'CorpusSpec',
-           'Experiment', 'with_nonspeech', 'nonspeech_set', 'gaps', 'scoring_notes', 'no_rules', 'model_notes',
+           'Experiment', 'with_nonspeech', 'nonspeech_set', 'gaps', 'scoring_notes', 'rule_doubt', 'model_notes',
            'experiment_from', 'load_experiment', 'write_experiment']
 
 # %% ../../nbs/6_runs/experiment.ipynb #imports-01
@@ -24,7 +24,8 @@ from ..findings import Finding
 from ..models.registry import MODELS, ModelSpec, locate, public_source, relocate, split_prefix
 from ..preprocessing.sources.registry import SOURCES, source_named
 from ..preprocessing.store.steps import steps_from
-from ..preprocessing.text.normalisers import AUTO, ScoringRules, has_rules
+from ..preprocessing.text.languages import find_language
+from ..preprocessing.text.normalisers import AUTO, Normaliser, ScoringRules, has_rules
 from .privacy import PRIVATE, private_folder
 from ..training.recipes import RECIPES, Recipe, recipe
 
@@ -220,27 +221,29 @@ def gaps(experiment: Experiment) -> list[str]:
 
 # %% ../../nbs/6_runs/experiment.ipynb #rules-02
 def scoring_notes(experiment: Experiment) -> list[Finding]:
-    "What a reader of the plan should know of the normalisers: what is scored without its own."
+    "What a reader of the plan should know of the normalisers: which language has none that fits."
     notes, rules = [], experiment.rules
     for spec in experiment.sets:
-        if spec.role == "nonspeech" or rules.name_in(spec.name) != AUTO:
+        if spec.role == "nonspeech":
             continue
-        if not spec.languages:
-            text = (
-                "it names no language: each row is scored by the one it names itself, or by `basic`"
-            )
+        auto = rules.name_in(spec.name) == AUTO
+        if auto and not spec.languages:
+            text = "it names no language: each row is scored by the one it names itself, or by `basic`"
             notes.append(Finding("note", "language-not-stated", text, spec.name))
         for code in spec.languages:
-            if not has_rules(code):
-                notes.append(Finding("note", "no-normaliser", no_rules(code, rules), spec.name))
+            if text := rule_doubt(code, rules.rule(code, spec.name), auto):
+                notes.append(Finding("note", "normaliser-may-not-fit", text, spec.name))
     return notes
 
 
-def no_rules(language: str, rules: ScoringRules) -> str:
-    "What a report says of rows in a language that has no normaliser."
-    rule = rules.rule(language)
+def rule_doubt(language: str, rule: Normaliser, auto: bool) -> str:  # auto: nobody named the rule
+    "What speaks against a rule for the rows in a language; empty if nothing does."
     name = f"`{language}`" if language else "rows that name no language"
-    return f"there is no normaliser for {name}: `{rule.name}` scores it, in {rule.unit}s"
+    if auto and not has_rules(language):
+        return f"there is no normaliser for {name}: `{rule.name}` scores it, in {rule.unit}s"
+    if rule.unit == "word" and not find_language(language).spaced:
+        return f"`{rule.name}` counts words, and {name} parts none: take `auto`, or its own"
+    return ""
 
 # %% ../../nbs/6_runs/experiment.ipynb #paths-02
 def _absolute(path: str, base: Path) -> str:
