@@ -164,6 +164,7 @@ def test_runs_are_compared_by_the_rules_in_their_records(
     report = page(folder / "compare.ipynb")
     assert "CER of the first" not in report and "| rate of the first | rate |" in report
     assert re.search(r"\| mandarin \| .* \| CER \d.* \| CER \d", report)
+    assert re.search(r"language: zh \| 6 \| 6 \| CER .* \| CER ", report)
     metrics = result(folder)["metrics"]
     assert metrics["mandarin.cer_change"] == record.metrics["mandarin.cer_change"]
     for test_set, code, fits in (("news", "ar", False), ("elsewhere", "ar", True)):

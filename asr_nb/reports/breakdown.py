@@ -207,7 +207,10 @@ def slice_groups(
     rows = slices_for_table(table)
     rate = "" if shared_rate(rows) else ", {}"
     return [
-        (f"{slice_label(row, redactor)} (n {row.n}{rate.format(row.rate.upper())})", _intervals(row, names))
+        (
+            f"{slice_label(row, redactor)} (n {row.n}{rate.format(row.rate.upper())})",
+            _intervals(row, names),
+        )
         for row in rows
     ]
 

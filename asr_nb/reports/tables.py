@@ -99,7 +99,8 @@ def named_rows(
             rates = scores_of(predictions, normalise).named()
             cells = {metric_label(metric): percent(rate) for metric, rate in rates.items()}
             rows.append({"test set": name, **cells})
-    return rows
+    heads = dict.fromkeys(head for row in rows for head in row)  # MER is not of every set
+    return [{head: row.get(head, DASH) for head in heads} for row in rows]
 
 # %% ../../nbs/7_reports/tables.ipynb #change-02
 def difference_rows(

@@ -228,7 +228,9 @@ def scoring_notes(experiment: Experiment) -> list[Finding]:
             continue
         auto = rules.name_in(spec.name) == AUTO
         if auto and not spec.languages:
-            text = "it names no language: each row is scored by the one it names itself, or by `basic`"
+            text = (
+                "it names no language: each row is scored by the one it names itself, or by `basic`"
+            )
             notes.append(Finding("note", "language-not-stated", text, spec.name))
         for code in spec.languages:
             if text := rule_doubt(code, rules.rule(code, spec.name), auto):
