@@ -42,7 +42,7 @@ $(INSTALLED): settings.ini constraints.txt setup.py pyproject.toml
 
 # What the tests need besides: every optional part, and the tools that turn notebooks into the package.
 $(DEVELOPED): $(INSTALLED)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,witness,codecs,ray,chinese,lab,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,witness,codecs,ray,chinese,leaderboard,lab,dev]'
 	touch $@
 
 # Notebooks to package and README; then what a commit must leave unchanged.

@@ -16,9 +16,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr_nb.checks import BadInput
-from asr_nb.preprocessing.text.asian import _simplify
+from asr_nb.preprocessing.text.asian import _converter
 from asr_nb.preprocessing.text.danish import CORAL_CHARACTERS, coral
-from asr_nb.preprocessing.text.rules import Rules, apply
+from asr_nb.preprocessing.text.english import _whisper
+from asr_nb.preprocessing.text.rules import Rules, apply, readings
 from asr_nb.preprocessing.text.spelling import PROBES, broken_cases, kind
 from asr_nb.preprocessing.text.normalisers import (
     basic_characters,
@@ -28,14 +29,11 @@ from asr_nb.preprocessing.text.normalisers import (
     normalisers,
 )
 
-USABLE = [
-    rule
-    for rule in normalisers().values()
-    if rule.name != "chinese_simplified" or find_spec("opencc")
-]
+EXTRAS = {"chinese_simplified": "opencc", "leaderboard_english": "whisper_normalizer"}
+USABLE = [rule for rule in normalisers().values() if find_spec(EXTRAS.get(rule.name, "re"))]
 PROMISING = [
-    rule for rule in USABLE if rule.name not in ("verbatim", "coral")
-]  # what these two keep is below
+    rule for rule in USABLE if rule.name not in ("verbatim", "coral", "leaderboard_english")
+]  # what these keep is below
 RULES = pytest.mark.parametrize("rule", PROMISING, ids=lambda rule: rule.name)
 
 PIECES = (
@@ -174,7 +172,7 @@ def test_cases_and_fingerprint(rule) -> None:
 def poorer(rules: Rules) -> Iterator[tuple[str, Rules]]:
     """The rules of a language with one of its conventions left out, each in turn."""
     numerals = rules.numerals
-    for name in ("raw", "written", "words"):
+    for name in ("raw", "written", "beside_digits", "words"):
         items = getattr(rules, name)
         for i, (pattern, _) in enumerate(items):
             yield (
@@ -187,6 +185,9 @@ def poorer(rules: Rules) -> Iterator[tuple[str, Rules]]:
         (numerals, "units"),
         (numerals, "marks"),
         (numerals, "fractions"),
+        (numerals, "magnitudes"),
+        (numerals, "coins"),
+        (numerals, "digit_names"),
     ):
         for key in getattr(whole, name) or {}:
             less = dataclasses.replace(
@@ -202,6 +203,9 @@ def poorer(rules: Rules) -> Iterator[tuple[str, Rules]]:
         ("year", None),
         ("spaced", False),
         ("cardinal", None),
+        ("others", None),
+        ("prices", ()),
+        ("range_word", ""),
     ):
         if getattr(numerals, name) != none:
             yield (
@@ -219,7 +223,10 @@ def test_every_convention_is_in_the_fingerprint(rule) -> None:
     same = [
         what
         for what, less in poorer(rule.function.args[0])
-        if dataclasses.replace(rule, function=partial(apply, less)).fingerprint == rule.fingerprint
+        if dataclasses.replace(
+            rule, function=partial(apply, less), alternatives=partial(readings, less)
+        ).fingerprint
+        == rule.fingerprint
     ]
     assert same == []
 
@@ -258,11 +265,29 @@ def test_coral_keeps_the_scale_and_not_the_promises() -> None:
 
 
 def test_opencc_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    _simplify.cache_clear()
+    _converter.cache_clear()
     monkeypatch.setitem(sys.modules, "opencc", None)
     with pytest.raises(BadInput, match="pip install opencc"):
         _ = normaliser("chinese_simplified").fingerprint
-    _simplify.cache_clear()
+    _converter.cache_clear()
+
+
+def test_whisper_normalizer_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    _whisper.cache_clear()
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+    with pytest.raises(BadInput, match="pip install whisper-normalizer"):
+        _ = normaliser("leaderboard_english").fingerprint
+    _whisper.cache_clear()
+
+
+@pytest.mark.skipif(not find_spec("whisper_normalizer"), reason="it is an extra")
+def test_the_leaderboard_is_the_library_itself() -> None:
+    """Word by word what the library writes; blanks at the ends are no words."""
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    theirs = EnglishTextNormalizer()
+    for text in (*PIECES, *PROBES, " ".join(PIECES)):
+        assert normaliser("leaderboard_english")(text).split() == theirs(text).split()
 
 
 def test_languages_without_a_rule_are_refused() -> None:

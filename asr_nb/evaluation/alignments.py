@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from .scoring import align, normalised, score, units
+from .scoring import align, fit, score, units
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
@@ -71,7 +71,7 @@ def sample_table_html(
     for i, (label, rule) in enumerate(zip(labels, rules, strict=True)):
         scores = score(references[i : i + 1], hypotheses[i : i + 1], rule)
         texts, counts = [scores.references[0], scores.hypotheses[0]], scores.primary
-        texts += [normalised(text, rule) for text in (baseline or ())[i : i + 1]]
+        texts += [fit(references[i], text, rule) for text in (baseline or ())[i : i + 1]]
         lines.append(
             [
                 html.escape(label),

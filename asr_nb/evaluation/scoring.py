@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -21,7 +23,7 @@ from ..preprocessing.text.spelling import Normaliser
 
 # %% auto #0
 __all__ = ['LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of', 'units',
-           'normalised', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
+           'normalised', 'fit', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
            'Loop', 'loops_in', 'loops']
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-04
@@ -121,6 +123,81 @@ def normalised(text: str, normaliser: Normaliser) -> str:
     "A raw text as it is scored: words and single blanks."
     return " ".join(normaliser(text).split())
 
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-02
+class _Alignment(NamedTuple):
+    "A hypothesis beside its reference, as `fit` looks at it."
+
+    errors: tuple[int, int]  # in the normaliser's unit, and in the other one
+    wrong: frozenset[int]  # places of the hypothesis where a step is no hit
+    starts: list[int]  # of its units in its text
+
+
+@lru_cache(maxsize=4)  # asked for again by each group of readings, until the text changes
+def _align(reference: str, hypothesis: str, normaliser: Normaliser) -> _Alignment:
+    "Where and how often a normalised hypothesis differs."
+    unit = normaliser.unit
+    steps = Levenshtein.editops(units(reference, unit), units(hypothesis, unit))
+    pattern = r"\S+" if unit == "word" else r"\S"
+    return _Alignment(
+        _errors(reference, hypothesis, normaliser),
+        frozenset(step.dest_pos for step in steps),
+        [match.start() for match in re.finditer(pattern, hypothesis)],
+    )
+
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-06
+def _errors(reference: str, hypothesis: str, normaliser: Normaliser) -> tuple[int, int]:
+    "Errors as they are counted: in the unit of the normaliser, and in characters or words."
+    sides = reference, hypothesis
+    words = Levenshtein.distance(*(side.split() for side in sides))
+    if normaliser.spaceless:
+        sides = (side.replace(" ", "") for side in sides)
+    characters = Levenshtein.distance(*sides)
+    return (words, characters) if normaliser.unit == "word" else (characters, words)
+
+
+def _places(phrase: str, text: str, spaceless: bool) -> Iterator[tuple[int, int]]:
+    "Where a phrase stands in a normalised text, as whole words unless blanks are no characters."
+    if spaceless:
+        pattern = " ?".join(map(re.escape, phrase.replace(" ", "")))
+    elif phrase in text:
+        pattern = rf"(?<!\S){re.escape(phrase)}(?!\S)"
+    else:
+        return iter(())
+    return (match.span() for match in re.finditer(pattern, text))
+
+# %% ../../nbs/4_evaluation/scoring.ipynb #fit-03
+def _best(
+    reference: str, hypothesis: str, swaps: Sequence[tuple[str, str]], normaliser: Normaliser
+) -> str:
+    "The hypothesis with one of the phrases swapped where that lowers the errors most."
+    least, wrong, starts = _align(reference, hypothesis, normaliser)
+    best = hypothesis
+    for phrase, other in swaps if wrong else ():
+        for start, end in _places(phrase, hypothesis, normaliser.spaceless):
+            first, last = (bisect_left(starts, place) for place in (start, end))
+            if wrong.isdisjoint(range(first - 1, last + 1)):
+                continue  # nothing is wrong there
+            text = " ".join(f"{hypothesis[:start]}{other}{hypothesis[end:]}".split())
+            errors = _errors(reference, text, normaliser)
+            if errors[0] < least[0] and errors[1] <= least[1]:
+                least, best = errors, text
+    return best
+
+
+@lru_cache(maxsize=2**17)  # a pair is scored by every table of a report
+def fit(reference: str, hypothesis: str, normaliser: Normaliser) -> str:
+    "A raw hypothesis as it is scored: in the readings that are nearest to the raw reference's own."
+    target, text = normalised(reference, normaliser), normalised(hypothesis, normaliser)
+    if target == text or normaliser.alternatives is None:
+        return text
+    swaps = [[(own, other) for other in more] for own, *more in normaliser.readings(hypothesis)]
+    swaps += [[(other, own) for other in more] for own, *more in normaliser.readings(reference)]
+    for swap in dict.fromkeys(map(tuple, swaps)):
+        before = None
+        while text != before:  # each time with fewer errors
+            before, text = text, _best(target, text, swap, normaliser)
+    return text
+
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-02
 _CONVENTIONS = {"": "rate", "mean_utterance_": "mean_rate", "bounded_": "bounded_rate"}
 
@@ -199,8 +276,12 @@ def score(
     "Hold each hypothesis against its reference. Raises BadInput if their numbers differ."
     if len(references) != len(hypotheses):
         raise BadInput("hypotheses", len(hypotheses), f"there are {len(references)} references")
-    sides = ([normalised(text, normaliser) for text in texts] for texts in (references, hypotheses))
-    return Scores(*sides, normaliser)
+    pairs = zip(references, hypotheses)
+    return Scores(
+        [normalised(text, normaliser) for text in references],
+        [fit(reference, hypothesis, normaliser) for reference, hypothesis in pairs],
+        normaliser,
+    )
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-14
 _PAIRS = (
@@ -210,6 +291,7 @@ _PAIRS = (
     ("", "a"),
     ("a a b", "a b b b"),
 )
+_FITS = (("1500 25", "2 500 1 10:30"), ("1 555-1234", "2 5551234 1.5"))
 
 
 def scorer_fingerprint(normaliser: Normaliser) -> str:
@@ -220,7 +302,10 @@ def scorer_fingerprint(normaliser: Normaliser) -> str:
         for pair in ((reference.split(), hypothesis.split()), (reference, hypothesis))
     ]
     rows = [[int(count[0]) for count in vars(kinds).values()] for kinds in counts]
-    return sha256(canonical_json([rows, normaliser.fingerprint]))[:12]
+    parts = [rows, normaliser.fingerprint]
+    if normaliser.alternatives:
+        parts.append([fit(*pair, normaliser) for pair in _FITS])
+    return sha256(canonical_json(parts))[:12]
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #oracle-04
 def check_with_jiwer(scores: Scores) -> None:

@@ -7,21 +7,116 @@ __all__ = ['arabic']
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #imports-01
 import re
+from functools import partial
 
-from .numerals import Numerals
-from .rules import Rules, language
+from .cardinals import other_readings
+from .clock import Clock, time_of
+from .declensions import arabic as cardinal
+from .declensions import arabic_forms, arabic_ordinals
+from .numerals import Numerals, Readings
+from .rules import Rules, language, readings
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-02
+def _form(digits: str) -> int:
+    "Which of *كيلومتر|كيلومترات|كيلومتر* follows a number: the second after 3 to 10."
+    return 1 if digits.isdecimal() and int(digits) % 100 in range(3, 11) else -1
+
+
+def _more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *خمسه ونصف* for `5.5`."
+    if re.fullmatch("[0-9]{1,3}[.]5", text):
+        number = int(text[:-2])
+        return tuple(f"{form} ونصف" for form in arabic_forms(number)) if number else ("نصف",)
+    return tuple(other_readings(arabic_forms, text))
+
+
+def _ordinal(match: re.Match) -> str | Readings:
+    "*الحادي والعشرون* for `ال21`, and the cardinal with the article."
+    number = int(match[1])
+    return (*arabic_ordinals(number), *(f"ال{form}" for form in arabic_forms(number)))
+
+
+def _hour_sharp(match: re.Match) -> str | Readings:
+    "*الخامسه* for `5` after *الساعه*."
+    number = int(match[1])
+    return (*_hour(number), *arabic_forms(number)) if 0 < number < 25 else match[0]
+
+
+def _hour(number: int) -> Readings:
+    return (arabic_ordinals(number)[-1 if number < 13 else -2],) if number else ("صفر",)
+
+
+def _minute(number: int) -> Readings:
+    return arabic_forms(number)
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #time-02
+_CLOCK = Clock(
+    _hour,
+    _hour,
+    _minute,
+    sharp=("{hour}", "{half_day}", "{half_day} تماما"),
+    always=("{hour} و{past}", "{half_day} و{past}", "{half_day} و{past} دقيقة"),
+    second_half=("{next} الا {left}",),
+    special={
+        15: ("{half_day} والربع", "{half_day} وربع"),
+        20: ("{half_day} والثلث", "{half_day} وثلث"),
+        30: ("{half_day} والنصف", "{half_day} ونصف"),
+        40: ("{next} الا الثلث", "{next} الا ثلثا"),
+        45: ("{next} الا الربع", "{next} الا ربعا"),
+    },
+)
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #units-02
+_UNITS = {
+    "%": ("{} بالمئة", "{} في المئة"),
+    "$": ("{} دولار|{} دولارات|{} دولار", "{} دولارا"),
+    "€": "{} يورو",
+    "£": ("{} جنيه|{} جنيهات|{} جنيه", "{} جنيها"),
+    "°": ("{} درجة|{} درجات|{} درجة"),
+    "كم": ("{} كيلومتر|{} كيلومترات|{} كيلومتر", "{} كيلومترا", "{} كيلو متر"),
+    "كغ": ("{} كيلوغرام|{} كيلوغرامات|{} كيلوغرام", "{} كيلو", "{} كيلوغراما"),
+    "كجم": ("{} كيلوغرام|{} كيلوغرامات|{} كيلوغرام", "{} كيلو", "{} كيلوجرام"),
+    "سم": ("{} سنتيمتر|{} سنتيمترات|{} سنتيمتر", "{} سنتيمترا"),
+    "km": ("{} كيلومتر|{} كيلومترات|{} كيلومتر", "{} كيلومترا"),
+    "kg": ("{} كيلوغرام|{} كيلوغرامات|{} كيلوغرام", "{} كيلو"),
+}
+_LARGE = {
+    word: f"{{}} {word}" for word in "الف الاف مليون ملايين مليونا مليار مليارات مليارا".split()
+}
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-02
+_NUMERALS = Numerals(
+    ",",
+    {".": ("فاصلة", "نقطة"), ",": ("فاصلة", "نقطة")},
+    ("سالب", "ناقص"),
+    _UNITS,
+    cardinal,
+    fractions={"1⁄2": "نصف", "1⁄4": "ربع", "3⁄4": "ثلاثة ارباع"},
+    others=_more,
+    magnitudes=_LARGE,
+    form=_form,
+)
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-03
+_BESIDE_DIGITS = (
+    (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
+    (r"(?<=الساعة )([0-9]{1,2})(?!\w|[.,:][0-9])", _hour_sharp),
+    (r"(?<!\w)ال ?-?([1-9][0-9]?)(?!\w|[.,:][0-9])", _ordinal),
+)
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-04
 _SIGNS = "[\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
+_LONE = "وبلفك"  # words of one letter, which are written to the next word
+_HUNDREDS = "ثلاث|اربع|خمس|ست|سبع|ثمان|ثماني|تسع"
 
 
 def _digit(match: re.Match) -> str:
     "0-9 for an Arabic-Indic or Persian digit."
     return str(int(match[0]))
 
-
-_ARABIC = Rules(
-    Numerals(",", {".": "فاصلة"}, "سالب", {"%": "{} بالمئة", "$": "{} دولار", "€": "{} يورو"}),
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-02c
+_RULES = Rules(
+    _NUMERALS,
     written=(
         (f"{_SIGNS}|ـ", ""),
         ("[أإآٱ]", "ا"),
@@ -31,15 +126,31 @@ _ARABIC = Rules(
         ("٬", ","),
         ("٫", "."),
         ("٪", "%"),
+        (r"(?<!\w)([ولفبك]?)د\. ?(?=\w)", r"\1الدكتور "),
     ),
-    letters={"ة": "ه"},
+    beside_digits=_BESIDE_DIGITS,
+    letters={"ة": "ه", "مائ": "مئ"},
+    words=(
+        (rf"(?<!\S)([{_LONE}]) (?=\S)", r"\1"),
+        (rf"(?<!\S)(و?(?:{_HUNDREDS})) مئه(?!\S)", r"\1مئه"),
+    ),
 )
+
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-05
+def _readings(text: str) -> tuple[Readings, ...]:
+    "The readings of `_RULES`, and the same behind a word of one letter that leans on them."
+    groups = readings(_RULES, text)
+    leaning = [
+        letter for letter in _LONE if re.search(rf"(?<!\w){letter} ?(?!\w*[^\W\d])\W*\d", text)
+    ]
+    more = (tuple(letter + form for form in group) for letter in leaning for group in groups)
+    return *groups, *more
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-03
 arabic = language(
     "arabic",
-    1,
-    _ARABIC,
+    2,
+    _RULES,
     (
         ("السَّلامُ عليكم!", "السلام عليكم"),
         ("أحمد، إسلام؟ آمن ٱلله", "احمد اسلام امن الله"),
@@ -47,9 +158,28 @@ arabic = language(
         ("كـــتـــاب", "كتاب"),
         ("سؤال، شيء، قارئ", "سؤال شيء قارئ"),
         ("کتاب فارسی", "كتاب فارسي"),
-        ("٢٥٪ و ١٬٠٠٠ و 3.5", "25 بالمئه و 1000 و 3 فاصله 5"),
-        ("عندي iPhone و Wi-Fi", "عندي iphone و wi fi"),
-        ("-5 درجات، ٠٠٧", "سالب 5 درجات 007"),
-        ("٣٫٥ و $5 و €7", "3 فاصله 5 و 5 دولار و 7 يورو"),
+        ("٢٥٪ و ١٬٠٠٠ و 3.5", "خمسه وعشرون بالمئه والف وثلاثه فاصله خمسه"),
+        ("عندي iPhone و Wi-Fi", "عندي iphone وwi fi"),
+        ("-5 درجات، ٠٠٧", "سالب خمسه درجات صفر صفر سبعه"),
+        ("الساعة 3:30، القرن ال21", "الساعه الثالثه وثلاثون القرن الحادي والعشرون"),
+        ("مائة و ثلاث مائة، د. أحمد", "مئه وثلاثمئه الدكتور احمد"),
+        ("٣٫٥ و $5 و €7", "ثلاثه فاصله خمسه وخمسه دولارات وسبعه يورو"),
+        (
+            "$20 مليون, $3 الاف, $5 ملايين, $11 مليونا, $2 مليار, $3 مليارات, $12 مليارا, $15 الف",
+            "عشرون مليون دولار ثلاثه الاف دولار خمسه ملايين دولار احد عشر مليونا دولار اثنان "
+            "مليار دولار ثلاثه مليارات دولار اثنا عشر مليارا دولار خمسه عشر الف دولار",
+        ),
+        (
+            "5 كم, 3 كغ, 2 كجم, 4 سم, 5km, 8kg, 7°, £3",
+            "خمسه كيلومترات ثلاثه كيلوغرامات اثنان كيلوغرام اربعه سنتيمترات خمسه كيلومترات "
+            "ثمانيه كيلوغرامات سبعه درجات ثلاثه جنيهات",
+        ),
+        (
+            "½, ¼, ¾, 1٫5, 1,5, الساعة 5, 3:30, ال21, د. احمد",
+            "نصف ربع ثلاثه ارباع واحد فاصله خمسه واحد فاصله خمسه الساعه الخامسه الثالثه وثلاثون "
+            "الحادي والعشرون الدكتور احمد",
+        ),
+        ("1234, 5678", "الف ومئتان واربعه وثلاثون خمسه الاف وستمئه وثمانيه وسبعون"),
     ),
+    alternatives=_readings,
 )

@@ -8,50 +8,153 @@ __all__ = ['danish', 'CORAL_CHARACTERS', 'coral', 'in_coral_figures']
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #imports-01
 import re
 import unicodedata
+from functools import partial
 
-from . import cardinals
-from .numerals import Numerals
+from . import cardinals, ordinals
+from .clock import Clock, time_of
+from .numerals import Numerals, Readings
 from .rules import Rules, language
 from .spelling import Normaliser
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-02
-_MONTHS = "januar februar marts april maj juni juli august september oktober november december"
-_ORDINALS = (
-    "_ første anden tredje fjerde femte sjette syvende ottende niende tiende ellevte tolvte "
-    "trettende fjortende femtende sekstende syttende attende nittende tyvende enogtyvende "
-    "toogtyvende treogtyvende fireogtyvende femogtyvende seksogtyvende syvogtyvende "
-    "otteogtyvende niogtyvende tredivte enogtredivte"
-).split()
+_MONTHS = "januar|februar|marts|april|maj|juni|juli|august|september|oktober|november|december"
+_DECADES = {20: "tyver", 30: "trediver", 40: "fyrrer", 50: "halvtredser", 60: "tresser"} | {
+    70: "halvfjerdser",
+    80: "firser",
+    90: "halvfemser",
+}
+
+
+def _day(match: re.Match) -> Readings:
+    "The ordinal of a day of the month."
+    return tuple(f"{form} " for form in ordinals.danish_ordinals(int(match[1])))
+
+
+def _dot(match: re.Match) -> Readings:
+    "*tre*, or *tredje*, for `3.`."
+    number = int(match[1])
+    forms = (*cardinals.danish_forms(number), *ordinals.danish_ordinals(number))
+    return tuple(f" {form} " for form in forms)
+
+
+def _decade(match: re.Match) -> str | Readings:
+    "*halvfemserne* for `90'erne`, and with its century for `1990'erne`."
+    century, rest = divmod(int(match[1]), 100)
+    if rest not in _DECADES:
+        return match[0]
+    word = _DECADES[rest] + match[2]
+    front = f"{cardinals.danish(century)} hundrede" if century else ""
+    fronts = (front, f"{front} og", cardinals.danish(century), "") if century else ("",)
+    return tuple(f"{front} {word}".strip() for front in fronts)
+
+
+def _more(text: str) -> Readings:
+    "Readings of written digits besides the usual ones: *halvanden* for `1.5`."
+    if re.fullmatch("[0-9]{1,2}[.]5", text):
+        number, forms = int(text[:-2]), cardinals.danish_forms(int(text[:-2]))
+        own = {0: ("en halv", "et halvt", "halv", "halvt"), 1: ("halvanden", "halvandet")}
+        halves = (f"{form}{joint} en halv" for form in forms for joint in ("", " og"))
+        return *own.get(number, ()), *(halves if number else ())
+    return tuple(cardinals.other_readings(cardinals.danish_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #time-02
+def _hour(number: int) -> Readings:
+    return ("et",) if number == 1 else (cardinals.danish(number),)
+
+
+def _minute(number: int) -> Readings:
+    word = cardinals.danish(number)
+    return (word, f"nul {word}") if number < 10 else (word,)
+
+
+_CLOCK = Clock(
+    _hour,
+    _hour,
+    _minute,
+    sharp=("{hour}", "{hour} nul nul", "{half_day}"),
+    always=("{hour} {past}", "{half_day} {past}", "{hour} og {past}"),
+    first_half=("{past} over {half_day}", "{past} minutter over {half_day}"),
+    second_half=("{left} i {next}", "{left} minutter i {next}"),
+    special={
+        15: ("kvart over {half_day}",),
+        30: ("halv {next}",),
+        45: ("kvart i {next}",),
+    },
+)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #units-02
+_UNITS = {
+    "%": "{} procent",
+    "‰": "{} promille",
+    "€": "{} euro",
+    "$": ("{} dollar", "{} dollars"),
+    "£": "{} pund",
+    "kr": ("{} krone|{} kroner", "{} kroner"),
+    "°": "{} grad|{} grader",
+    "°c": ("{} grad|{} grader", "{} grad celsius|{} grader celsius"),
+    "km": "{} kilometer",
+    "m": ("{} meter", "{} m"),
+    "cm": "{} centimeter",
+    "mm": "{} millimeter",
+    "kg": ("{} kilo", "{} kilogram"),
+    "g": ("{} gram", "{} g"),
+    "l": ("{} liter", "{} l"),
+    "ml": "{} milliliter",
+    "km/t": ("{} kilometer i timen", "{} km t"),
+}
+_LARGE = {
+    name: f"{{}} {name}" for name in ("million", "millioner", "milliard", "milliarder", "tusind")
+}
+_LARGE |= dict.fromkeys(("mio", "mio."), "{} million|{} millioner")
+_LARGE |= dict.fromkeys(("mia", "mia."), "{} milliard|{} milliarder")
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-02
+_NUMERALS = Numerals(
+    ".",
+    {",": ("komma", "punktum"), ".": ("komma", "punktum", "punkt")},
+    "minus",
+    _UNITS,
+    cardinals.danish,
+    cardinals.danish_year,
+    {
+        "1⁄2": ("en halv", "et halvt", "halv", "halvt"),
+        "1⁄4": ("en kvart", "en fjerdedel"),
+        "3⁄4": ("tre kvart", "trekvart", "tre fjerdedele"),
+    },
+    spaced=True,
+    others=_more,
+    magnitudes=_LARGE,
+    coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence"},
+    prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}"),
+    range_word="til",
+)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-03
+_BESIDE_DIGITS = (
+    (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
+    (
+        r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
+        partial(time_of, _CLOCK),
+    ),
+    (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
+    (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
+)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
 _COUNTED = (
     "et|to|tre|fire|fem|seks|syv|otte|ni|ti|elleve|tolv|tretten|fjorten|femten|seksten|sytten|"
     "atten|nitten"
 )
-
-
-def _day(match: re.Match) -> str:
-    "The ordinal of a day of the month."
-    day = int(match[1])
-    return _ORDINALS[day] + " " if 1 <= day <= 31 else match[0]
-
-# %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
-_DANISH = Rules(
-    Numerals(
-        ".",
-        {",": "komma"},
-        "minus",
-        {"%": "{} procent", "‰": "{} promille", "€": "{} euro", "$": "{} dollar", "£": "{} pund"},
-        cardinals.danish,
-        cardinals.danish_year,
-        {"1⁄2": "en halv", "1⁄4": "en kvart", "3⁄4": "tre kvart"},
-        spaced=True,
-    ),
+_RULES = Rules(
+    _NUMERALS,
+    raw=((r"(?<=[0-9]) ?½", ",5"),),
     written=(
         (r"\bf\. ?eks\b", "for eksempel"),
         (r"\bbl\. ?a\b(?=\.)", "blandt andet"),
         (r"\bm\. ?m\b(?=\.)", "med mere"),
         ("&", " og "),
-        (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS.replace(' ', '|')})\b)", _day),
     ),
+    beside_digits=_BESIDE_DIGITS,
     same={
         "fx": "for eksempel",
         "kr": "kroner",
@@ -64,6 +167,9 @@ _DANISH = Rules(
         "osv": "og så videre",
         "dvs": "det vil sige",
         "hhv": "henholdsvis",
+        "dr": "doktor",
+        "hr": "herr",
+        "fr": ("fru", "frøken", "fr"),
     },
     letters={"aa": "å", "é": "e", "tredve": "tredive"},
     words=(
@@ -73,26 +179,59 @@ _DANISH = Rules(
     ),
 )
 
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #cases-02
+_NUMBER_CASES = (
+    (
+        "20 mio. kr., $3,5 mia., 1 million €, 2 millioner €, 1 milliard €, 3 milliarder €, 5 "
+        "mio $, 4 mia €, 5 tusind €",
+        "tyve millioner kroner tre komma fem milliarder dollar en million euro to millioner "
+        "euro en milliard euro tre milliarder euro fem millioner dollar fire milliarder euro "
+        "fem tusind euro",
+    ),
+    (
+        "5,50 kr., $0.99, €3,05, £4.25, 1.234,5, 1 kr",
+        "fem kroner og halvtreds øre nioghalvfems cent tre euro og fem cent fire pund og "
+        "femogtyve pence tusind to hundrede og fireogtredive komma fem en krone",
+    ),
+    (
+        "5km, 2 m, 3cm, 4mm, 50 km/t, 8kg, 9 g, 5l, 6ml, 7°, -5°C",
+        "fem kilometer to meter tre centimeter fire millimeter halvtreds kilometer i timen "
+        "otte kilo ni gram fem liter seks milliliter syv grader minus fem grader",
+    ),
+    (
+        "kl. 15:30, 10.30, 22345678, 2.5 %",
+        "klokken femten tredive ti tredive to to tre fire fem seks syv otte to komma fem procent",
+    ),
+    (
+        "90'erne, 1990'erne, 3. gang, dr. Hansen, hr. Ib, fr. Bo",
+        "halvfemserne nitten hundrede halvfemserne tre gang doktor hansen herr ib fru bo",
+    ),
+    (
+        "4 mio. $, 3 mia. €, i kr., mio. og mia.",
+        "fire millioner dollar tre milliarder euro i kroner millioner og milliarder",
+    ),
+)
+
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03b
 danish = language(
     "danish",
-    1,
-    _DANISH,
+    2,
+    _RULES,
     (
         ("Aalborg, Århus – og Kirkegaard!", "ålborg århus og kirkegård"),
         ("Idéen er én af fire alléer", "ideen er en af fire alleer"),
         ("Rødgrød med fløde, Müller", "rødgrød med fløde müller"),
-        ("f.eks. kl. 10.30, ca. 5 km", "for eksempel klokken ti tredive cirka fem km"),
+        ("f.eks. kl. 10.30, ca. 5 km", "for eksempel klokken ti tredive cirka fem kilometer"),
         ("1.000 kr. og 3,5 %", "tusind kroner og tre komma fem procent"),
         ("100 % er et hundrede procent", "hundrede procent er hundrede procent"),
         ("25 000, 2.500 og tohundrede", "femogtyve tusind to tusind fem hundrede og to hundrede"),
         ("den 1. maj 1999. 2 kom", "den første maj nitten hundrede og nioghalvfems to kom"),
         ("det var i 2024", "det var i to tusind og fireogtyve"),
         ("syvogtredve = 37", "syvogtredive syvogtredive"),
-        ("-5 grader, 5-10 stk.", "minus fem grader fem ti stk"),
-        ("½ liter, 1½ time, 10²", "en halv liter en en halv time ti to"),
+        ("-5 grader, 5-10 stk.", "minus fem grader fem til ti stk"),
+        ("½ liter, 1½ time, 10²", "en halv liter en komma fem time ti to"),
         ("€20, £5 & 007", "tyve euro fem pund og nul nul syv"),
-        ("øh, mp3 og covid-19", "øh mp3 og covid nitten"),
+        ("øh, mp3 og covid-19", "øh mp tre og covid nitten"),
         (
             "fx bl.a., osv., m.m., dvs. nr. 2",
             "for eksempel blandt andet og så videre med mere det vil sige nummer to",
@@ -102,6 +241,7 @@ danish = language(
             "ti procent henholdsvis fem promille to millioner tre milliarder",
         ),
         ("$9, ¼ og ¾, totusinde, tusinde", "ni dollar en kvart og tre kvart to tusind tusind"),
+        *_NUMBER_CASES,
     ),
 )
 

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from . import cardinals
+from . import cardinals, declensions
 from .arabic import arabic
 from .asian import chinese, chinese_simplified, korean
 from .danish import coral, danish
-from .latin import english, french, german, russian, spanish
+from .english import english, leaderboard_english
+from .french import french
+from .german import german
+from .russian import russian
+from .spanish import spanish
 from .spelling import Normaliser
 
 # %% auto #0
@@ -36,11 +40,9 @@ class WordRules:
 
 
 NO_WORD_RULES = WordRules(accents=False, names=False)
-
-# %% ../../../nbs/1_preprocessing/text/languages.ipynb #values-04
 _LATIN = frozenset("abcdefghijklmnopqrstuvwxyz")
 
-
+# %% ../../../nbs/1_preprocessing/text/languages.ipynb #values-04
 @dataclass(frozen=True, eq=False)
 class Language:
     "One language. Two entries are never equal, so that an entry is a cheap key of a cache."
@@ -51,7 +53,7 @@ class Language:
     cardinal: Callable[[int], str] | None = None  # a number below `cardinals.LIMIT` in words
     alphabet: str | None = None  # letters beside a to z; None: not known
     scripts: tuple[str, ...] = ()  # how Unicode names of its letters begin, if they aren't Latin
-    spaced: bool = True  # words are parted by blanks; else characters are counted
+    spaced: bool = True  # words are parted by blanks
     voice: str = ""  # of eSpeak NG
     word_rules: WordRules = NO_WORD_RULES
     other_codes: tuple[str, ...] = ()  # that mean this language too
@@ -62,14 +64,20 @@ class Language:
             return unicodedata.name(letter, "").startswith(self.scripts)
         return self.alphabet is None or letter in _LATIN or letter in self.alphabet
 
+    @property
+    def unit(self) -> str:
+        "What errors are counted in: word, or character."
+        return (
+            self.normalisers[0].unit if self.normalisers else "word" if self.spaced else "character"
+        )
+
     @cached_property
     def number_words(self) -> frozenset[str]:
-        "The words that its cardinals are made of; the characters where words are not parted."
+        "The words that its cardinals are made of; the characters where those are counted."
         if self.cardinal is None:
             return frozenset()
-        numbers = *range(1000), *(10**power for power in range(3, 10))
-        texts = [self.cardinal(number) for number in numbers]
-        words = {word for text in texts for word in (text.split() if self.spaced else text)}
+        texts = map(self.cardinal, (*range(1000), *(10**power for power in range(3, 10))))
+        words = {word for text in texts for word in (text.split() if self.unit == "word" else text)}
         more, less = self.word_rules.number_words, self.word_rules.articles
         return frozenset((words | set(more.split())) - set(less.split()))
 
@@ -77,7 +85,7 @@ class Language:
 _ENGLISH = Language(
     "en",
     "English",
-    (english,),
+    (english, leaderboard_english),
     cardinals.english,
     alphabet="",
     voice="en",
@@ -175,7 +183,29 @@ _SPANISH = Language(
         articles="un una uno y",
     ),
 )
-_RUSSIAN = Language("ru", "Russian", (russian,), scripts=("CYRILLIC",))
+
+# %% ../../../nbs/1_preprocessing/text/languages.ipynb #entries-09
+def _words_of(forms: Callable[[int], tuple[str, ...]]) -> str:
+    "The words of the numbers that all others are made of, in each of their forms."
+    numbers = (*range(100), *range(100, 1000, 100), *(10**power for power in (3, 6, 9)))
+    several = (form for number in numbers for form in (*forms(number), *forms(5 * number)))
+    return " ".join(sorted({word for form in several for word in form.split()}))
+
+
+_RUSSIAN = Language(
+    "ru",
+    "Russian",
+    (russian,),
+    declensions.russian,
+    scripts=("CYRILLIC",),
+    word_rules=WordRules(
+        accents=False,
+        number_words=_words_of(declensions.russian_forms),
+        articles="один одна одно одного одной одному одним одном одну",
+    ),
+)
+
+# %% ../../../nbs/1_preprocessing/text/languages.ipynb #entries-10
 _CHINESE = Language(
     "zh",
     "Chinese",
@@ -184,10 +214,32 @@ _CHINESE = Language(
     scripts=("CJK",),
     spaced=False,
     voice="cmn",
+    word_rules=WordRules(accents=False, names=False, number_words="两"),
     other_codes=("cmn",),
 )
-_KOREAN = Language("ko", "Korean", (korean,), scripts=("HANGUL",))
-_ARABIC = Language("ar", "Arabic", (arabic,), scripts=("ARABIC",))
+_KOREAN = Language(
+    "ko",
+    "Korean",
+    (korean,),
+    cardinals.korean,
+    scripts=("HANGUL",),
+    word_rules=WordRules(
+        accents=False, names=False, number_words="섯 덟 홉", articles="영 일 이 사 오 구 만"
+    ),
+)
+_ARABIC = Language(
+    "ar",
+    "Arabic",
+    (arabic,),
+    declensions.arabic,
+    scripts=("ARABIC",),
+    word_rules=WordRules(
+        accents=False,
+        names=False,
+        number_words=_words_of(declensions.arabic_forms),
+        articles="واحد واحده",
+    ),
+)
 
 # %% ../../../nbs/1_preprocessing/text/languages.ipynb #entries-06
 _LATIN_ALPHABETS = (

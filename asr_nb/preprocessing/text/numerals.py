@@ -5,16 +5,41 @@
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #imports-01
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from .cardinals import LIMIT
 
 # %% auto #0
-__all__ = ['Numerals', 'separate_digits', 'say_numbers']
+__all__ = ['Readings', 'Groups', 'Forms', 'MOST_READINGS', 'options', 'choose', 'one_or_many', 'Numerals', 'join', 'one_by_one',
+           'whole', 'decimal', 'parse', 'separate_digits', 'say_numbers']
+
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #readings-02
+Readings = tuple[str, ...]  # equivalent phrases, the canonical one first
+Groups = list[Readings]
+Forms = str | Readings  # "{} dollar|{} dollars", or several of these
+MOST_READINGS = 64  # of one numeral
+
+
+def options(forms: Forms) -> Readings:
+    "Forms as a tuple."
+    return (forms,) if isinstance(forms, str) else tuple(forms)
+
+
+def choose(readings: Forms | Iterator[str], groups: Groups | None) -> str:
+    "The canonical reading; the others are noted in `groups`, if they are wanted."
+    if isinstance(readings, str):
+        return readings
+    if groups is None:
+        return next(iter(readings))
+    group = tuple(dict.fromkeys(itertools.islice(readings, MOST_READINGS)))
+    if len(group) > 1:
+        groups.append(group)
+    return group[0]
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-02
 def _one_of(characters: str) -> str:
@@ -22,70 +47,138 @@ def _one_of(characters: str) -> str:
     return "[" + re.escape(characters) + "]" if characters else "(?!)"
 
 
+def _one_form(forms: str, plural: int) -> str:
+    "The form of `one|many` for a number."
+    parts = forms.split("|")
+    return parts[min(plural, len(parts) - 1)]
+
+
+def one_or_many(digits: str) -> int:
+    "Which form follows a number, as in English."
+    return 0 if digits == "1" else -1
+
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-08
 @dataclass(frozen=True)
 class Numerals:
     "How a language writes numbers, and how it reads them aloud."
 
-    grouping: str  # the mark that may part thousands, or ""; a blank if `spaced`
-    marks: Mapping[str, str]  # decimal marks and their words
-    minus: str
-    units: Mapping[str, str]  # "$" -> "{} dollar|{} dollars": for 1, and for others
+    grouping: str  # the marks that may part thousands, or ""; a blank if `spaced`
+    marks: Mapping[str, Forms]  # decimal marks and their words, the language's own first
+    minus: Forms
+    units: Mapping[str, Forms]  # "$" -> "{} dollar|{} dollars": for 1, and for others
     cardinal: Callable[[int], str] | None = None  # None: digits stay digits
     year: Callable[[int], str] | None = None  # of four digits from 1100 to 2099, if its own
-    fractions: Mapping[str, str] | None = None  # words for "1⁄2" and the like
+    fractions: Mapping[str, Forms] | None = None  # words for "1⁄2" and the like
     spaced: bool = False  # a blank may part thousands; not if digits stay digits
     attached: bool = False  # numbers touch letters, and nothing is parted by blanks
-
-    @cached_property
-    def written(self) -> re.Pattern:
-        "One number, from end to end."
-        group, mark = _one_of(self.grouping + "_" * self.spaced), _one_of("".join(self.marks))
-        return re.compile(
-            f"(?P<whole>[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)"
-            f"(?:(?P<mark>{mark})(?P<rest>[0-9]+))?"
-        )
+    others: Callable[[str], Iterator[str]] | None = None  # more readings of `1905` or `2.5`
+    digit_names: Mapping[str, Readings] = field(default_factory=dict)  # "0" -> ("oh",)
+    magnitudes: Mapping[str, Forms] = field(default_factory=dict)  # "bn" -> "{} billion"
+    coins: Mapping[str, str] = field(default_factory=dict)  # "$" -> "cent|cents"
+    prices: Readings = ()  # of "$5.50": "{whole} {unit} {part}" and the like
+    range_word: str = ""  # "to" in "5-10"
+    form: Callable[[str], int] = one_or_many  # of a unit: which part of "one|many"
 
     @cached_property
     def standing(self) -> re.Pattern:
-        "A number in a text, with its sign and unit."
-        letter = "[a-z0-9]" if self.attached else r"[^\W_]"
-        unit, between = _one_of("".join(self.units)), _one_of(".,_" + self.grouping)
-        return re.compile(
-            f"(?:(?<!{letter})(?P<minus>[-−]))?(?P<before>{unit} ?)?(?<!{letter})"
-            f"(?P<number>[0-9]+(?:{between}[0-9]+)*)(?!{letter})(?P<after> ?{unit})?"
-        )
+        "A number in a text, with its sign, magnitude and unit."
+        return _standing(self)
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-03
-def _one_by_one(digits: str, numerals: Numerals) -> str:
-    "The digits one after another."
-    return ("" if numerals.attached else " ").join(
-        numerals.cardinal(int(digit)) for digit in digits
+def join(words: Iterator[str], numerals: Numerals) -> str:
+    "Words side by side, as the language writes them."
+    return ("" if numerals.attached else " ").join(filter(None, words))
+
+
+def one_by_one(digits: str, numerals: Numerals) -> Iterator[str]:
+    "The digits one after another, by each of their names."
+    if numerals.cardinal is None:
+        yield digits
+        return
+    names = [numerals.cardinal(int(digit)) for digit in digits]
+    yield join(names, numerals)
+    for digit, others in numerals.digit_names.items():
+        for other in others if digit in digits else ():
+            yield join((other if d == digit else n for d, n in zip(digits, names)), numerals)
+
+
+def whole(digits: str, numerals: Numerals, year: bool = True) -> Iterator[str]:
+    "The readings of digits without marks; first as a year if it may be one."
+    if numerals.cardinal is None:
+        yield digits
+        return
+    value = int(digits)
+    number = year and len(digits) > 6 and not digits.endswith("000")  # of a telephone
+    if number or value >= LIMIT or str(value) != digits:
+        yield from one_by_one(digits, numerals)
+    elif year and numerals.year and 1100 <= value < 2100:
+        yield numerals.year(value)
+    if value < LIMIT and str(value) == digits:
+        yield numerals.cardinal(value)
+        if numerals.year and 1100 <= value < 2100:
+            yield numerals.year(value)
+    if numerals.others:
+        yield from numerals.others(digits)
+    yield from one_by_one(digits, numerals)
+
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-09
+def decimal(digits: str, mark: str, rest: str, numerals: Numerals) -> Iterator[str]:
+    "The readings of a number with decimals."
+    wholes = [next(whole(digits, numerals, False))] if digits else [""]
+    if digits in ("", "0") and numerals.cardinal:
+        names = [numerals.cardinal(0), *numerals.digit_names.get("0", ())]
+        wholes = [*wholes, *names, ""]
+    points = options(numerals.marks.get(mark) or next(iter(numerals.marks.values()), ""))
+    yield join((wholes[0], points[0], next(one_by_one(rest, numerals))), numerals)
+    if numerals.others:
+        yield from numerals.others(f"{digits}.{rest}")
+    ways = [*one_by_one(rest, numerals), next(whole(rest, numerals, False))]
+    for parts in itertools.product(wholes, points, ways):
+        yield join(parts, numerals)
+
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-04
+_MARKS = ".,_"  # may stand in a number of any language
+
+
+def _alternation(keys: Iterator[str], letter: str) -> str:
+    "Any of the keys, the longest first; one that ends with a letter ends a word."
+    longest = sorted(keys, key=lambda key: (-len(key), key))
+    ends = (f"(?!{letter})" if key[-1].isalpha() else "(?! ?[0-9])" for key in longest)
+    return "|".join(map("".join, zip(map(re.escape, longest), ends))) or "(?!)"
+
+
+def _standing(numerals: Numerals) -> re.Pattern:
+    "A number in a text, with its sign, magnitude and unit."
+    letter = "[a-z0-9]" if numerals.attached else r"[^\W_]"
+    signs = "|".join(re.escape(key) for key in numerals.units if not key[-1].isalpha()) or "(?!)"
+    unit, between = _alternation(numerals.units, letter), _one_of(_MARKS + numerals.grouping)
+    leading = _one_of("." + next(iter(numerals.marks), ""))
+    size = _alternation(numerals.magnitudes, letter)
+    return re.compile(
+        rf"(?:(?<!{letter})(?P<minus>[-−]))?(?P<before>(?:{signs}) ?)?"
+        rf"(?P<number>(?:(?<![^\W_])(?<![.,])(?={leading}[0-9]+(?![.,]?[0-9])){leading})?"
+        rf"[0-9]+(?:{between}[0-9]+)*)"
+        rf"(?P<size> ?(?:{size}))?(?P<after> ?(?:{unit}))?"
     )
 
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #written-10
+def parse(text: str, numerals: Numerals) -> tuple[str, str, str] | None:
+    "Whole digits, decimal mark and decimals of a numeral; None for a list, an address, a date."
+    runs, marks = re.split("[^0-9]", text), re.findall("[^0-9]", text)
+    last = marks[-1] if marks else ""
+    mark = rest = ""
+    thousands = len(marks) == 1 and last in numerals.grouping and _in_threes(runs)
+    if last and marks.count(last) == 1 and not thousands:
+        if last in numerals.marks or not runs[0] and last == ".":
+            mark, rest = marks.pop(), runs.pop()
+    grouped = len(set(marks)) < 2 and (not marks or _in_threes(runs))
+    return ("".join(runs), mark, rest) if grouped else None
 
-def _whole(digits: str, numerals: Numerals, year: bool) -> str:
-    "The reading of digits without marks; as a year if it may be one."
-    if numerals.cardinal is None:
-        return digits
-    value = int(digits)
-    if value >= LIMIT or str(value) != digits:
-        return _one_by_one(digits, numerals)
-    is_year = year and numerals.year and 1100 <= value < 2100
-    return numerals.year(value) if is_year else numerals.cardinal(value)
 
-
-def _number(text: str, numerals: Numerals) -> str:
-    "The reading of digits and marks."
-    match = numerals.written.fullmatch(text)
-    if not match:  # a list, an address, a date
-        return " ".join(_whole(run, numerals, True) for run in re.findall("[0-9]+", text))
-    whole, mark, rest = match["whole"], match["mark"], match["rest"]
-    digits = re.sub("[^0-9]", "", whole)
-    words = _whole(digits, numerals, digits == whole and not mark)
-    if not mark:
-        return words
-    decimals = _one_by_one(rest, numerals) if numerals.cardinal else rest
-    return ("" if numerals.attached else " ").join((words, numerals.marks[mark], decimals))
+def _in_threes(runs: list[str]) -> bool:
+    "Whether runs of digits are groups of a large number."
+    first, *others = runs
+    return 0 < len(first) < 4 and first[0] != "0" and all(len(run) == 3 for run in others)
 
 # %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-02
 def separate_digits(text: str) -> str:
@@ -98,28 +191,117 @@ def separate_digits(text: str) -> str:
     )
 
 
-def say_numbers(text: str, numerals: Numerals) -> str:
-    "Folded `text` with its numbers as they are read aloud; a second time changes nothing."
+def say_numbers(text: str, numerals: Numerals, groups: Groups | None = None) -> str:
+    "Folded `text` with its numbers as they are read aloud; other readings go to `groups`."
     if not re.search("[0-9]", text):
         return text
     if numerals.spaced:
         text = re.sub(
-            r"(?<![^\W_])(?<![.,_])([0-9]{1,3})((?: [0-9]{3})+)(?![^\W_])",
+            r"(?<![^\W_])(?<![.,_])([0-9]{1,3})((?: [0-9]{3})+)(?![0-9])",
             lambda m: m[1] + m[2].replace(" ", "_"),
             text,
         )
     if numerals.fractions and "⁄" in text:
         for written, words in numerals.fractions.items():
-            text = re.sub(f"(?<![0-9]){written}(?![0-9])", f" {words} ", text)
-    return numerals.standing.sub(lambda match: _reading(match, numerals), text)
+            said = re.compile(f"(?<![0-9]){written}(?![0-9])")
+            text = said.sub(lambda m: f" {choose(options(words), groups)} ", text)
+    if numerals.range_word:
+        text = _RANGE.sub(lambda m: _say_range(m, numerals, groups), text)
+    return numerals.standing.sub(lambda match: _say(match, numerals, groups), text)
+
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-06
+_RANGE = re.compile(r"(?<![^\W_])(?<![-–−.,:/])([0-9]+)( ?)[-–−]\2([0-9]+)(?![0-9]|[-–−.,:/][0-9])")
 
 
-def _reading(match: re.Match, numerals: Numerals) -> str:
-    "The reading of one match of `standing`."
-    words = _number(match["number"], numerals)
-    for sign in filter(None, (match["before"], match["after"])):
-        forms = numerals.units[sign.strip()].split("|")
-        words = forms[0 if match["number"] == "1" else -1].format(words)
+def _say_range(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
+    "`5 to 10` for `5-10`, which may also be said without the word; a telephone digit by digit."
+    low, high = match[1], match[3]
+    number = low[0] == "0" or len(low) == 3 and len(high) == 4
+    if groups is not None:
+        says = [tuple(itertools.islice(whole(end, numerals), 6)) for end in (low, high)]
+        pairs = itertools.product(says[0], (numerals.range_word, ""), says[1])
+        ways = (join(pair, numerals) for pair in pairs)
+        choose(itertools.chain(one_by_one(low + high, numerals), ways) if number else ways, groups)
+    if number:
+        return f" {next(one_by_one(low + high, numerals))} "
+    return f"{low} {numerals.range_word} {high}"
+
+
+def _say(match: re.Match, numerals: Numerals, groups: Groups | None) -> str:
+    "The canonical reading of one match of `standing`."
+    text = match["number"]
+    size, units = (match["size"] or "").strip(), [match["before"], match["after"]]
+    units = [unit.strip() for unit in units if unit]
+    if size in numerals.units and not units:  # `5m`: five metres, or five million
+        size, units = "", [size]
+    price = _price(text, units[0], numerals) if units and not size else ()
+    if price:
+        words = choose(price, groups)
+    else:
+        words = _number(text, numerals, not (size or units), groups)
+        for key, table in ((size, numerals.magnitudes), *((u, numerals.units) for u in units)):
+            count = "" if size and table is numerals.units else text  # of a million: many
+            words = _with_unit(words, count, table[key], numerals, groups) if key else words
     if match["minus"]:
-        words = numerals.minus + ("" if numerals.attached else " ") + words
-    return words if numerals.attached else f" {words} "
+        words = join((choose(options(numerals.minus), groups), words), numerals)
+    if not numerals.attached:
+        return f" {words} "
+    around = match.string[: match.start()][-1:], match.string[match.end() :][:1]
+    left, right = (" " if c.isascii() and c.isalnum() else "" for c in around)
+    return left + words + right
+
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-07
+def _number(text: str, numerals: Numerals, year: bool, groups: Groups | None) -> str:
+    "The canonical reading of digits and marks."
+    parts = parse(text, numerals)
+    if parts is None:  # a list, an address, a date
+        runs = re.findall("[0-9]+", text)
+        return " ".join(choose(whole(run, numerals), groups) for run in runs)
+    digits, mark, rest = parts
+    if mark:
+        return choose(decimal(digits, mark, rest, numerals), groups)
+    return choose(whole(digits, numerals, year and digits == text), groups)
+
+
+def _with_unit(
+    words: str, text: str, unit: Forms, numerals: Numerals, groups: Groups | None
+) -> str:
+    "A number's words with a unit or a magnitude."
+    forms = [_one_form(form, numerals.form(text)) for form in options(unit)]
+    if all(form.startswith("{}") for form in forms):
+        choose(tuple(form[2:].strip() for form in forms), groups)
+    else:
+        choose(tuple(form.format(words) for form in forms), groups)
+    return forms[0].format(words)
+
+# %% ../../../nbs/1_preprocessing/text/numerals.ipynb #said-08
+def _price(text: str, unit: str, numerals: Numerals) -> Iterator[str] | Readings:
+    "The readings of an amount with two decimals; none if it is something else."
+    parts = parse(text, numerals)
+    if numerals.cardinal is None or not numerals.prices or unit not in numerals.coins:
+        return ()
+    if parts is None or len(parts[2]) != 2:
+        return ()
+    return _prices(*parts, unit, numerals)
+
+
+def _prices(digits: str, mark: str, rest: str, unit: str, numerals: Numerals) -> Iterator[str]:
+    "The readings of an amount of money; the cents alone where there is nothing else."
+    amount, part = digits or "0", numerals.cardinal(int(rest))
+    forms = options(numerals.units[unit])[0]
+    names = {
+        "whole": numerals.cardinal(int(amount)),
+        "unit": _one_form(forms, numerals.form(amount)).format("").strip(),
+        "part": part,
+        "coin": _one_form(numerals.coins[unit], numerals.form(str(int(rest)))),
+    }
+    if not int(rest):
+        yield join((names["whole"], names["unit"]), numerals)
+    elif not int(amount):
+        yield join((part, names["coin"]), numerals)
+    many = _one_form(forms, -1)
+    for template in numerals.prices:
+        for digits_said in one_by_one(rest, numerals):
+            yield template.format(**names, digits=digits_said)
+    for said in decimal(amount, mark, rest, numerals):
+        yield many.format(said)
