@@ -2562,6 +2562,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'asr_nb.runs.decodes.record_pieces': ('6_runs/decodes.html#record_pieces', 'asr_nb/runs/decodes.py'),
                                      'asr_nb.runs.decodes.record_rules': ('6_runs/decodes.html#record_rules', 'asr_nb/runs/decodes.py'),
                                      'asr_nb.runs.decodes.rule_entry': ('6_runs/decodes.html#rule_entry', 'asr_nb/runs/decodes.py'),
+                                     'asr_nb.runs.decodes.script_doubt': ('6_runs/decodes.html#script_doubt', 'asr_nb/runs/decodes.py'),
                                      'asr_nb.runs.decodes.states_folder': ('6_runs/decodes.html#states_folder', 'asr_nb/runs/decodes.py'),
                                      'asr_nb.runs.decodes.summarise_all': ('6_runs/decodes.html#summarise_all', 'asr_nb/runs/decodes.py')},
             'asr_nb.runs.diagnosis': { 'asr_nb.runs.diagnosis.baseline_verdict': ( '6_runs/diagnosis.html#baseline_verdict',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RatesBySet', 'decode_one', 'states_folder', 'decode_all', 'summarise_all', 'record_named_rates', 'record_rules',
-           'rule_entry', 'record_pieces']
+           'rule_entry', 'script_doubt', 'record_pieces']
 
 # %% ../../nbs/6_runs/decodes.ipynb #imports-01
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +22,8 @@ from ..evaluation.summary import headline_rates, scores_of, summarise
 from ..models.family import Decoding, Family, runtime
 from ..models.states import EncoderStates, shared_states
 from ..preprocessing.store.prepared import open_set
+from ..preprocessing.text.asian import chinese_scripts
+from ..preprocessing.text.languages import find_language
 from asr_nb.preprocessing.text.normalisers import (
     AUTO,
     Normaliser,
@@ -169,7 +171,8 @@ def record_rules(
         if spec.role != "nonspeech":
             rules = {row.language: rule for row, rule in zip(rows, rules_of(normalise, rows))}
             used[name] = {code: rule_entry(rule) for code, rule in sorted(rules.items())}
-            for doubt in _doubts(spec, rules, named.name_in(name) == AUTO):
+            doubts = _doubts(spec, rules, named.name_in(name) == AUTO)
+            for doubt in filter(None, (*doubts, script_doubt(rows))):
                 run.warn(f"{name}: {doubt}")
     run.input("normaliser", {"name": named.name, "sets": dict(named.sets), "used": used})
     run.input("rate", headline_rates(predictions, normalise))
@@ -192,6 +195,27 @@ def _doubts(spec: CorpusSpec, rules: Mapping[str, Normaliser], auto: bool) -> It
             f"it holds rows in {', '.join(others)}, and names {', '.join(spec.languages)}: "
             "a change of their rules is no new run"
         )
+
+# %% ../../nbs/6_runs/decodes.ipynb #scripts-02
+def script_doubt(rows: Sequence[Prediction]) -> str:
+    "Which scripts the Chinese rows of a set are in, if those are two or not known; else nothing."
+    chinese = [row for row in rows if find_language(row.language).code == "zh"]
+    texts = {
+        "references": [row.reference for row in chinese],
+        "hypotheses": [row.hypothesis for row in chinese],
+    }
+    scripts = {side: chinese_scripts(some) for side, some in texts.items()}
+    if None in scripts.values():
+        return "whether its Chinese is traditional or simplified is not known: pip install opencc"
+    if len(frozenset().union(*scripts.values())) < 2:
+        return ""
+    sides = (
+        f"{' and '.join(sorted(some))} in the {side}" for side, some in scripts.items() if some
+    )
+    return (
+        f"Chinese characters are {', '.join(sides)}: `chinese` counts one for the other as an "
+        "error, `chinese_simplified` does not"
+    )
 
 # %% ../../nbs/6_runs/decodes.ipynb #decode-02e
 def record_pieces(name: str, rows: Sequence[Prediction], run: RunInProgress) -> None:

@@ -55,7 +55,7 @@ def for_any_language(code: str) -> Normaliser:
     "The normaliser of a language; without one `basic`, in characters if it writes no blanks."
     if has_rules(code):
         return for_language(code)
-    return basic if find_language(code).spaced else basic_characters
+    return basic if find_language(code).unit == "word" else basic_characters
 
 # %% ../../../nbs/1_preprocessing/text/normalisers.ipynb #row-02
 AUTO = "auto"  # in the place of a normaliser's name: the one of each row's language
