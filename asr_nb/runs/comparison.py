@@ -30,7 +30,7 @@ def same_method(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """Raise BadInput if the inputs of two runs name different normalisers, searches, runtimes or
     precisions."""
     both = first, second
-    known = [rows for rows in map(_scored, both) if rows is not None]
+    known = [rows for rows in map(_places, both) if rows is not None]
     for row in sorted(set.intersection(*known)) if known else [("", "")]:
         where = " ".join(filter(None, (*row, "normaliser")))
         _same(where, *(_rule(inputs, *row) for inputs in both))
@@ -46,7 +46,7 @@ def _same(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
             raise BadInput(f"{what} {key}", other.get(key), allowed)
 
 # %% ../../nbs/6_runs/comparison.ipynb #comparable-01c
-def _scored(inputs: Mapping[str, Any]) -> set[tuple[str, str]] | None:
+def _places(inputs: Mapping[str, Any]) -> set[tuple[str, str]] | None:
     "The sets and languages of which a record says what scored them; None: an old one, one for all."
     used = (inputs.get("normaliser") or {}).get("used")
     if used is None:

@@ -164,17 +164,17 @@ def record_rules(
 ) -> None:
     "Keep which normaliser scored each language of each set with speech, and the set's rate."
     one = isinstance(normalise, Normaliser)
-    named = ScoringRules(normalise.name) if one else normalise
+    scoring = ScoringRules(normalise.name) if one else normalise
     used: dict[str, dict[str, Any]] = {}
     for name, rows in predictions.items():
         spec = experiment.corpus_named(name)
         if spec.role != "nonspeech":
             rules = {row.language: rule for row, rule in zip(rows, rules_of(normalise, rows))}
             used[name] = {code: rule_entry(rule) for code, rule in sorted(rules.items())}
-            doubts = _doubts(spec, rules, named.name_in(name) == AUTO)
+            doubts = _doubts(spec, rules, scoring.name_in(name) == AUTO)
             for doubt in filter(None, (*doubts, script_doubt(rows))):
                 run.warn(f"{name}: {doubt}")
-    run.input("normaliser", {"name": named.name, "sets": dict(named.sets), "used": used})
+    run.input("normaliser", {"name": scoring.name, "sets": dict(scoring.sets), "used": used})
     run.input("rate", headline_rates(predictions, normalise))
 
 
