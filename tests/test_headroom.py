@@ -86,6 +86,28 @@ def test_plan_says_it_before_anything_is_trained(swept: Path, tmp_path: Path) ->
     assert "micro: not known yet" in fresh.out and "twin: not known yet" in fresh.out
 
 
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("", "left alone up to 15.0 %, a prior for WER"),
+        ("gate_threshold: 0.1", "left alone up to 10.0 %, the stated threshold"),
+        ("target: 0.3", "target: 30.0 %"),
+    ],
+)
+def test_plan_says_where_the_line_is(swept: Path, tmp_path: Path, line: str, words: str) -> None:
+    text = (swept / "sweep.yaml").read_text().replace("target: 0.3", line)
+    (tmp_path / "sweep.yaml").write_text(text)
+    answer = command("plan", "sweep.yaml", cwd=tmp_path)
+    assert answer.code == 0 and words in answer.out
+
+
+def test_a_line_in_per_cent_is_refused(swept: Path, tmp_path: Path) -> None:
+    text = (swept / "sweep.yaml").read_text().replace("target: 0.3", "gate_threshold: 15")
+    (tmp_path / "sweep.yaml").write_text(text)
+    answer = command("plan", "sweep.yaml", cwd=tmp_path)
+    assert answer.code == 2 and "gate_threshold: 15" in answer.err
+
+
 def test_what_is_not_worth_it_is_declined_and_can_be_forced(swept: Path) -> None:
     choice = "run", "sweep.yaml", "--stage", "train", "--model", "micro", "--out", "runs"
     answer = command(*choice, cwd=swept)

@@ -20,7 +20,8 @@ import pytest
 from asr_nb.evaluation import errors, pronunciation, slices
 from asr_nb.evaluation.decoding import Prediction
 from asr_nb.evaluation.scoring import Counts, score
-from asr_nb.evaluation.significance import bootstrap, paired_bootstrap
+from asr_nb.evaluation.rate_intervals import rate_interval
+from asr_nb.evaluation.significance import difference_interval
 from asr_nb.evaluation.summary import scores_of
 from asr_nb.preprocessing.text.normalisers import normaliser
 from hypothesis import given, settings
@@ -231,14 +232,14 @@ def predictions(wrong: float, seed: int) -> list[Prediction]:
 
 
 def test_ten_thousand_utterances_are_all_accounted_for() -> None:
-    """Two systems scored, sliced, sorted into buckets and resampled; how long it takes is measured
-    by the run notebook `score_speed`."""
+    """Two systems scored, sliced, sorted into buckets and given intervals; the run notebook
+    `score_speed` measures how long it takes."""
     before, after, rule = predictions(0.15, 1), predictions(0.12, 2), normaliser("danish")
     scores = [scores_of(rows, rule) for rows in (before, after)]
     named = [one.named() for one in scores]
     speakers = [row.speaker for row in before]
-    intervals = [bootstrap(one.words.errors, one.words.reference, speakers) for one in scores]
-    change = paired_bootstrap(
+    intervals = [rate_interval(one.words.errors, one.words.reference, speakers) for one in scores]
+    change = difference_interval(
         *(one.words.errors for one in scores), scores[0].words.reference, speakers
     )
     rows = slices.slice_table(after, rule, before)

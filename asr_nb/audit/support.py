@@ -16,10 +16,11 @@ from rapidfuzz.distance import Levenshtein
 
 from ..checks import BadInput, canonical_json, sha256
 from ..evaluation.alignments import table_html
+from ..evaluation.blocks import blocks_of
 from ..evaluation.decoding import Prediction
 from ..evaluation.intervals import Interval
 from ..evaluation.scoring import Token, loops, tokens
-from ..evaluation.significance import blocks_of, bootstrap, wilson
+from ..evaluation.rate_intervals import rate_interval, share_interval
 from ..preprocessing.text.asian import UNSPACED
 
 # %% auto #0
@@ -353,16 +354,15 @@ def audit_summary(
     candidate: Sequence[Prediction],  # the same, in the same order
 ) -> dict[str, Interval]:
     "Shares of flagged utterances and words, with intervals; they are no fabrication rate."
-    flags = [{span.category for span in row.spans} for row in rows]
-    counts = {name: sum(name in kinds for kinds in flags) for name in reversed(DETECTORS)}
-    return {
-        **{f"{name}_utterances": wilson(count, len(rows)) for name, count in counts.items()},
-        "unsupported_words": bootstrap(
-            [row.unsupported_words for row in rows],
-            [row.words for row in rows],
-            blocks_of(candidate)[0],
-        ),
+    flags, blocks = [{span.category for span in row.spans} for row in rows], blocks_of(candidate)[0]
+    unsupported, words = (
+        [getattr(row, name) for row in rows] for name in ("unsupported_words", "words")
+    )
+    shares = {
+        f"{name}_utterances": share_interval([name in kinds for kinds in flags], blocks)
+        for name in reversed(DETECTORS)
     }
+    return {**shares, "unsupported_words": rate_interval(unsupported, words, blocks)}
 
 # %% ../../nbs/5_audit/support.ipynb #table-02
 CONTEXT = 40  # characters shown on either side of a span

@@ -5,16 +5,22 @@
 # %% ../../nbs/4_evaluation/decoding.ipynb #imports-01
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
 
-from ..checks import BadInput, canonical_json, from_mapping, write_atomic
+from asr_nb.checks import (
+    BadInput,
+    canonical_json,
+    from_mapping,
+    number,
+    strict_json,
+    string,
+    write_atomic,
+)
 from .longform import transcribe
 from ..models.family import Decoding, Family, Hypothesis
 from ..preprocessing.store.examples import Example
@@ -42,7 +48,12 @@ class Prediction:
     pieces: int = 1  # that it was decoded in: more for a recording beyond the window
     open_seams: int = 0  # of those, where the overlap of two had no word in common
 
+    def __post_init__(self):
+        number("duration", self.duration, 0, allowed="seconds are needed: finite, 0 or more")
+        string("reference", self.reference)
+        string("hypothesis", self.hypothesis)
 
+# %% ../../nbs/4_evaluation/decoding.ipynb #prediction-02b
 def predict(utterance: Utterance, hypothesis: Hypothesis, test_set: str) -> Prediction:
     "Put utterance and hypothesis together. Raises BadInput for a probability that is not finite."
     if not all(map(math.isfinite, hypothesis.log_probabilities)):
@@ -67,19 +78,20 @@ def _line(prediction: Prediction) -> str:
     return canonical_json(asdict(prediction)) + "\n"
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _parse(text: str, where: str) -> list[Prediction]:
+def _parse(content: bytes, where: str) -> list[Prediction]:
     "The predictions of complete lines; raises BadInput naming the line."
     rows = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
-        place = f"{where} line {number}"
+    if not content:
+        return rows
+    for count, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
+        place = f"{where} line {count}"
         try:
-            data = json.loads(line, parse_constant=_refuse)
+            data = strict_json(line.decode())
+        except UnicodeDecodeError:
+            raise BadInput(place, "its bytes", "UTF-8 is needed", "it can't be read") from None
         except ValueError as error:
-            raise BadInput(place, line[:40], f"strict JSON is needed ({error})") from None
+            start = line[:40].decode(errors="replace")
+            raise BadInput(place, start, f"strict JSON is needed ({error})") from None
         rows.append(from_mapping(Prediction, data, place))
     return rows
 
@@ -104,8 +116,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     path = Path(path)
     if not path.is_file():
         raise BadInput("predictions", path.name, "an existing predictions.jsonl is needed")
-    text = path.read_text(encoding="utf-8")
-    rows = _parse(text, path.name) if text else []
+    rows = _parse(path.read_bytes(), path.name)
     _unique(rows, path.name)
     return rows
 
@@ -130,7 +141,7 @@ def _finished(
     if not path.is_file():
         return {}
     whole, _, _torn = path.read_bytes().rpartition(b"\n")
-    rows = _parse(whole.decode(), path.name) if whole else []
+    rows = _parse(whole, path.name)
     rows_of_set = {row.id: row for row in rows if row.test_set == test_set}
     references = {utterance.id: utterance.text for utterance in utterances}
     other = [row.id for row in rows_of_set.values() if references.get(row.id) != row.reference]

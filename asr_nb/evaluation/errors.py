@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from ..checks import whole
 from .decoding import Prediction
 from .pronunciation import available, phonemes_of, sound_alike
 from .scoring import Op, loops_in, normalised
@@ -229,13 +230,20 @@ def worst_first(predictions: Sequence[Prediction], normalise: Scorer) -> list[in
     return sorted(np.flatnonzero(errors).tolist(), key=lambda i: (-errors[i], predictions[i].id))
 
 
+def _at_most(field: str, count: int | None) -> int | None:
+    "How many are asked for; None: all. Raises BadInput."
+    return None if count is None else whole(field, count)
+
+
 def buckets(
     predictions: Sequence[Prediction],
     normalise: Scorer,
     worst: int | None = 100,  # utterances, those with the most errors; None: all of them
 ) -> dict[str, int | None]:  # None: not available in this language, or here
     "How many errors lie in each bucket; they sum to all that were scored."
-    chosen = [predictions[i] for i in worst_first(predictions, normalise)[:worst]]
+    chosen = [
+        predictions[i] for i in worst_first(predictions, normalise)[: _at_most("worst", worst)]
+    ]
     counts = Counter(error.kind for errors in classify(chosen, normalise) for error in errors)
     languages = {find_language(row.language) for row in predictions} or {find_language("")}
     known = {kind for kind in BUCKETS if any(has_rule(kind, language) for language in languages)}
@@ -264,7 +272,7 @@ def confusions(
         if error.reference and error.hypothesis
     )
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-    return [Confusion(*pair, times) for pair, times in ordered[:count]]
+    return [Confusion(*pair, times) for pair, times in ordered[: _at_most("count", count)]]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #broken-02
 @dataclass(frozen=True)
@@ -321,7 +329,9 @@ def regressions(
         for ops, later, first, second in zip(*alignments, before, after)
         for reference, hypothesis in _broken(ops, later)
     ]
-    return sorted(stretches, key=lambda row: (-row.words, row.after.id, row.reference))[:count]
+    return sorted(stretches, key=lambda row: (-row.words, row.after.id, row.reference))[
+        : _at_most("count", count)
+    ]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #distribution-02
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 # %% auto #0
-__all__ = ['CONFIDENCE', 'CHANGE', 'DASH', 'DECIMALS', 'BETTER', 'WORSE', 'NOT_SHOWN', 'MAYBE_WORSE', 'NO_VERDICT', 'LEVEL',
-           'LOUD', 'PHRASES', 'Interval', 'percent', 'points', 'interval_text', 'verdict', 'verdict_among',
-           'verdict_markdown', 'verdict_class', 'verdict_html', 'verdict_phrase']
+__all__ = ['CONFIDENCE', 'CHANGE', 'DASH', 'FEW_BLOCKS', 'DECIMALS', 'BETTER', 'WORSE', 'NOT_SHOWN', 'MAYBE_WORSE', 'NO_VERDICT',
+           'LEVEL', 'LOUD', 'PHRASES', 'Interval', 'percent', 'points', 'interval_text', 'verdict', 'verdict_markdown',
+           'verdict_class', 'verdict_html', 'verdict_phrase']
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #interval-02
 CONFIDENCE = 0.95
@@ -27,9 +27,11 @@ class Interval:
     low: float | None  # None: no interval, see note
     high: float | None
     n: int  # utterances, or whatever was counted
-    blocks: int  # what was resampled: speakers, recordings ...; 0: not known
+    blocks: int  # speakers, recordings ...; 0: not known
     unit: str = "fraction"
-    note: str = ""  # why a part is missing
+    note: str = ""  # why a part is missing, or how the ends were had
+    effective: float | None = None  # blocks that are worth as much as these unequal ones
+    p: float | None = None  # of a paired difference: sign-flip test, two-sided
 
     @property
     def bounded(self) -> bool:
@@ -38,19 +40,21 @@ class Interval:
 
     @classmethod
     def of(cls, metric: Interval | Mapping[str, Any] | None) -> Interval:
-        "The interval of a record's metric (value, low, high, n, unit); without a value for None."
+        "The interval of a record's metric; without a value for None."
         if isinstance(metric, cls):
             return metric
         known = metric or {"note": "not measured"}
         ends = (known.get(key) for key in ("value", "low", "high"))
-        unit = known.get("unit", "fraction")
-        return cls(*ends, known.get("n") or 0, 0, unit, known.get("note", ""))
+        counts = (known.get(key) or 0 for key in ("n", "blocks"))
+        unit, note = known.get("unit", "fraction"), known.get("note", "")
+        return cls(*ends, *counts, unit, note, known.get("effective"), known.get("p"))
 
     def __str__(self) -> str:
         return interval_text(self, note=True)
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #text-02
 DASH = "–"
+FEW_BLOCKS = 10  # effective ones: intervals of fewer say so
 DECIMALS = {"words per minute": 1}  # units with a fixed number of decimals, besides fractions
 
 
@@ -89,38 +93,41 @@ def interval_text(
     if not interval.bounded:
         return f"{text} (no interval: {interval.note})" if note and interval.note else text
     low, high = (_number(end, unit, sign) for end in (interval.low, interval.high))
-    return f"{text} [{low}, {high}]"
+    how = f" ({interval.note})" if note and interval.note else ""
+    return f"{text} [{low}, {high}{_few(interval)}]{how}"
+
+
+def _few(interval: Interval) -> str:
+    "How few blocks the interval rests on, if they are few."
+    if interval.effective is None or interval.effective >= FEW_BLOCKS:
+        return ""
+    effective = max(1, round(interval.effective))
+    names = (
+        f"{interval.blocks}, as good as {effective}" if interval.blocks > effective else effective
+    )
+    return f"; blocks: {names}"
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #verdict-02
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
 MAYBE_WORSE, NO_VERDICT = "maybe worse", "no verdict"
-LEVEL = 0.05  # of the corrected p value
+LEVEL = 0.05  # of the p value, at most
 
 
 def verdict(
     difference: Interval | Mapping[str, Any] | None,  # after minus before, paired
     lower_is_better: bool = True,
+    p: float | None = None,  # of one of many, corrected for their number
 ) -> str:
-    "better, worse or not shown; nothing if nothing was compared."
+    "better, worse, maybe worse, not shown or no verdict; nothing if nothing was compared."
     change = Interval.of(difference)
     if change.value is None:
         return ""
-    if not change.bounded or change.low <= 0 <= change.high:
-        return NOT_SHOWN
-    return BETTER if (change.high < 0) == lower_is_better else WORSE
-
-
-def verdict_among(
-    difference: Interval | None,  # of one group of many
-    p: float | None,  # corrected for their number
-) -> str:
-    "The verdict on one of many: better, worse, maybe worse, not shown or no verdict."
-    if difference is None:
-        return ""
-    if not difference.bounded or p is None:
+    if not change.bounded:
         return NO_VERDICT
-    word = verdict(difference)
-    if word == NOT_SHOWN or p < LEVEL:
+    if change.low <= 0 <= change.high:
+        return NOT_SHOWN
+    word = BETTER if (change.high < 0) == lower_is_better else WORSE
+    if p is None or p <= LEVEL:
         return word
     return MAYBE_WORSE if word == WORSE else NOT_SHOWN
 
@@ -130,7 +137,7 @@ PHRASES = {
     BETTER: "is better",
     WORSE: "is WORSE",
     MAYBE_WORSE: "is maybe worse",
-    NOT_SHOWN: "shows no difference",
+    NOT_SHOWN: "is not shown to be better or worse",
     NO_VERDICT: "has too few speakers or recordings for a verdict",
     "": "was not compared",
 }

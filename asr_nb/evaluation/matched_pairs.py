@@ -35,7 +35,10 @@ def _columns(alignment: Sequence[Op]) -> tuple[list[str], list[int]]:
 
 def segments(a: Sequence[Op], b: Sequence[Op]) -> list[tuple[int, int]]:
     "Errors of both in each segment of one utterance. Raises BadInput for two different references."
-    (reference, wrong_a), (other, wrong_b) = _columns(a), _columns(b)
+    try:
+        (reference, wrong_a), (other, wrong_b) = _columns(a), _columns(b)
+    except (TypeError, ValueError):
+        raise BadInput("alignments", "no steps", "what `scoring.align` returns") from None
     if reference != other:
         raise BadInput("alignments", " ".join(other)[:60], "both systems need the same references")
     segments, errors, right = [], (0, 0), 0
@@ -70,8 +73,12 @@ def mapsswe(
     alignments_a: Iterable[Sequence[Op]],  # of the first system, utterance by utterance
     alignments_b: Iterable[Sequence[Op]],  # of the second, of the same references
 ) -> MatchedPairs:
-    "NIST's test on two systems' alignments (Gillick and Cox 1989); for dozens of segments or more."
-    pairs = [segments(a, b) for a, b in zip(alignments_a, alignments_b, strict=True)]
+    """NIST's test on two systems' alignments (Gillick and Cox 1989); for dozens of segments or
+    more. Raises BadInput."""
+    first, second = list(alignments_a), list(alignments_b)
+    if len(first) != len(second):
+        raise BadInput("alignments_b", len(second), f"{len(first)} utterances are needed")
+    pairs = [segments(a, b) for a, b in zip(first, second)]
     errors = np.array([pair for counts in pairs for pair in counts], float).reshape(-1, 2)
     difference = errors[:, 1] - errors[:, 0]
     counts = len(errors), *map(int, errors.sum(0))

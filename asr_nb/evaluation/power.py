@@ -9,15 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import special
 
-from ..checks import BadInput
+from ..checks import BadInput, number, whole
 from .intervals import CONFIDENCE, percent, points
-from .significance import standard_error
-from .summary import FEWEST_FOR_INTERVAL
+from .blocks import standard_error
+from .rate_intervals import FEWEST_FOR_INTERVAL
 
 # %% auto #0
-__all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 'Power', 'rate_error', 'power_planned',
+__all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 'Power', 'unseen', 'rate_error', 'power_planned',
            'power_of_baseline', 'power_of_difference', 'blocks_needed']
 
 # %% ../../nbs/4_evaluation/power.ipynb #smallest-02
@@ -29,9 +30,8 @@ def smallest_difference(
     blocks: int,  # speakers, recordings ... it was, or will be, had from
 ) -> float:
     "The difference that is shown, at 95 %, in 80 % of repetitions; in the unit of `error`."
-    if not (math.isfinite(error) and error >= 0):
-        raise BadInput("error", error, "a finite number, 0 or more")
-    if blocks < 2:
+    number("error", error, 0, allowed="a finite number, 0 or more")
+    if whole("blocks", blocks) < 2:
         raise BadInput("blocks", blocks, "at least 2: one block says nothing about others")
     quantiles = special.stdtrit(blocks - 1, [(1 + CONFIDENCE) / 2, POWER])
     return float(error * sum(quantiles))
@@ -54,33 +54,56 @@ class Power:
     assumptions: str  # what it rests on, for the report
 
     def __str__(self) -> str:
-        if self.smallest is None:
+        if self.smallest is not None:
+            smallest = points(self.smallest)
+            return f"differences of {smallest} and more can be shown ({self.assumptions})"
+        if self.blocks < FEWEST_FOR_INTERVAL:
             return f"no difference can be shown: {self.assumptions}"
-        smallest = points(self.smallest)
-        return f"differences of {smallest} and more can be shown ({self.assumptions})"
+        return f"what difference can be shown is not known: {self.assumptions}"
+
+
+def unseen(blocks: int) -> float:
+    "The largest share of all blocks, at 95 %, that may be of a kind of which none was met."
+    return 1 - (1 - CONFIDENCE) ** (1 / whole("blocks", blocks, 1))
 
 
 def _power(error: float | None, blocks: int, assumptions: str) -> Power:
     "The power that follows from the difference's standard error."
     if error is None or blocks < FEWEST_FOR_INTERVAL:
         return Power(None, error, blocks, f"only {blocks} blocks to draw from")
+    if error < 1e-9:
+        open_share = percent(unseen(blocks), 0)
+        same = f"its {blocks} blocks are all alike, and up to {open_share} of all may differ"
+        return Power(None, None, blocks, same)
     return Power(smallest_difference(error, blocks), error, blocks, assumptions)
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-03
 def rate_error(
-    wer: float,  # expected, as a fraction
+    wer: float,  # expected, as a fraction; above 0, up to 1
     words: int,  # of the whole test set
     speakers: int,
     spread: float = SPREAD,
     clumping: float = CLUMPING,
 ) -> float:
-    "The standard error to expect of a WER: the words' share, times clumping, and the speakers'."
-    if words < 1 or speakers < 1:
-        raise BadInput("words, speakers", f"{words}, {speakers}", "at least 1 of each")
-    by_words = wer * max(0.0, 1 - wer) / words  # above 1, a WER is no share
+    """The standard error to expect of a WER: the words' share, times clumping, and the speakers'.
+    Raises BadInput."""
+    if number("wer", wer, 0, 1, allowed := "above 0 and up to 1: 0.08 means 8 %") == 0:
+        raise BadInput("wer", wer, allowed)
+    whole("words", words, 1)
+    whole("speakers", speakers, 1)
+    number("spread", spread, 0, allowed="a share of the WER, 0 or more")
+    number("clumping", clumping, 0, allowed="a factor of 0 or more")
+    by_words = wer * (1 - wer) / words
     return math.sqrt(clumping * by_words + (spread * wer) ** 2 / speakers)
 
 
+def _unshared(correlation: float) -> float:
+    "By what the error of a rate is multiplied for a difference of two. Raises BadInput."
+    if number("correlation", correlation, -1, 1, allowed := "from -1 to below 1") == 1:
+        raise BadInput("correlation", correlation, allowed)
+    return math.sqrt(2 * (1 - correlation))
+
+# %% ../../nbs/4_evaluation/power.ipynb #power-03b
 def power_planned(
     wer: float,
     words: int,
@@ -89,10 +112,9 @@ def power_planned(
     clumping: float = CLUMPING,
     correlation: float = CORRELATION,
 ) -> Power:
-    "The power to expect of a test set of which only sizes are known and a WER is guessed."
-    if not -1 <= correlation <= 1:
-        raise BadInput("correlation", correlation, "from -1 to 1")
-    error = rate_error(wer, words, speakers, spread, clumping) * math.sqrt(2 * (1 - correlation))
+    """The power to expect of a test set of which only sizes are known and a WER is guessed. Raises
+    BadInput."""
+    error = rate_error(wer, words, speakers, spread, clumping) * _unshared(correlation)
     assumed = (
         f"assumed: WER {percent(wer)}, {words} words, {speakers} speakers who differ by "
         f"{percent(spread, 0)} of it, clumping {clumping:g}, correlation {correlation:g}"
@@ -100,22 +122,28 @@ def power_planned(
     return _power(error, speakers, assumed)
 
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02
+def _counts(field: str, values: Sequence[float]) -> np.ndarray:
+    "Finite numbers, one an utterance. Raises BadInput."
+    try:
+        counts = np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise BadInput(field, "no numbers", "a number for every utterance") from None
+    if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
+        raise BadInput(field, "no counts", "a finite number, 0 or more, for every utterance")
+    return counts
+
+
 def power_of_baseline(
     errors: Sequence[float],  # of the baseline, utterance by utterance
     words: Sequence[float],  # reference words of each
     blocks: Sequence[str],  # whom each utterance belongs to
     correlation: float = CORRELATION,
 ) -> Power:
-    "The power to expect of a comparison with this baseline. Raises BadInput for unequal lengths."
-    if not -1 <= correlation <= 1:
-        raise BadInput("correlation", correlation, "from -1 to 1")
-    error = standard_error(errors, words, blocks)
-    paired = None if error is None else error * math.sqrt(2 * (1 - correlation))
-    return _power(
-        paired,
-        len(set(blocks)),
-        f"the baseline's own errors, correlation {correlation:g} assumed",
-    )
+    "The power to expect of a comparison with this baseline. Raises BadInput."
+    unshared = _unshared(correlation)
+    error = standard_error(_counts("errors", errors), _counts("words", words), blocks)
+    assumed = f"the baseline's own errors, correlation {correlation:g} assumed"
+    return _power(None if error is None else error * unshared, len(set(blocks)), assumed)
 
 
 def power_of_difference(
@@ -124,16 +152,17 @@ def power_of_difference(
     words: Sequence[float],
     blocks: Sequence[str],
 ) -> Power:
-    "The power that a comparison had, from the scatter of its paired differences."
-    if len(errors_a) != len(errors_b):
-        raise BadInput("errors_b", len(errors_b), f"{len(errors_a)} are needed")
-    error = standard_error([b - a for a, b in zip(errors_a, errors_b)], words, blocks)
+    "The power that a comparison had, from the scatter of its paired differences. Raises BadInput."
+    a, b = _counts("errors_a", errors_a), _counts("errors_b", errors_b)
+    if len(a) != len(b):
+        raise BadInput("errors_b", len(b), f"{len(a)} are needed")
+    error = standard_error(b - a, _counts("words", words), blocks)
     return _power(error, len(set(blocks)), "the paired differences")
 
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02b
 def blocks_needed(power: Power, difference: float) -> int | None:  # difference: a fraction
     "How many blocks of this kind would show `difference`; None if nothing is known of them."
-    if power.error is None or difference == 0:
+    if not power.error or number("difference", difference) == 0:
         return None
     large = smallest_difference(power.error, 10**9) / abs(difference)  # as if speakers were many
     count = max(FEWEST_FOR_INTERVAL, math.ceil(power.blocks * large**2))

@@ -11,17 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..checks import BadInput
+from .blocks import blocks_of
 from .decoding import Prediction
-from .intervals import Interval, verdict_among
+from .intervals import NO_VERDICT, Interval, verdict
 from .scoring import normalised, units
-from asr_nb.evaluation.significance import (
-    blocks_of,
-    bootstrap,
-    holm,
-    paired_bootstrap,
-    paired_p,
-)
-from .summary import FEWEST_FOR_INTERVAL, headline_rate, pair, scores_of
+from .rate_intervals import rate_interval
+from .significance import difference_interval, holm
+from .summary import headline_rate, pair, scores_of
 from ..preprocessing.corpus.utterances import Utterance
 from ..preprocessing.text.normalisers import Normaliser, Scorer, rules_of
 
@@ -36,15 +32,24 @@ UNITS = {"duration": "s", "age": "years", "speaking rate": "a second", "level": 
 FEWEST_NUMBERS = 7  # as many different ones, and a tag is banded
 
 
+def _known(values: Iterable[float | None]) -> list[float | None]:
+    "The numbers, None for NaN: infinity is the level of silence. Raises BadInput for no numbers."
+    try:
+        numbers = [None if value is None else float(value) for value in values]
+    except (TypeError, ValueError):
+        raise BadInput("values", "no numbers", "a number for each, or None") from None
+    return [None if value is None or np.isnan(value) else value for value in numbers]
+
+
 def thirds(values: Iterable[float | None]) -> tuple[float, ...]:
     "Where a third and two thirds of the known values lie below, to 3 digits."
-    known = [value for value in values if value is not None]
+    known = [value for value in _known(values) if value is not None and np.isfinite(value)]
     ends = np.quantile(known, (1 / 3, 2 / 3)) if known else ()
     return tuple(sorted({float(f"{end:.3g}") for end in ends}))
 
 
 def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = "") -> list[str]:
-    "The name of the band in which each value lies."
+    "The name of the band in which each value lies; NaN is not known."
 
     def place(edge: float) -> str:
         return f"{edge:g} {unit}".strip()
@@ -55,7 +60,7 @@ def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = ""
     )
     return [
         NOT_KNOWN if value is None else names[int(np.searchsorted(edges, value, "right"))]
-        for value in values
+        for value in _known(values)
     ]
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02
@@ -149,7 +154,7 @@ class SliceRow:
     @property
     def verdict(self) -> str:
         "better, worse, maybe worse, not shown, no verdict; or nothing if there is one system only."
-        return verdict_among(self.difference, self.p)
+        return "" if self.difference is None else verdict(self.difference, p=self.p) or NO_VERDICT
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-03
 @dataclass(frozen=True)
@@ -157,30 +162,19 @@ class _Set:
     "The counts of a test set under one system or two, ready to be cut."
 
     reference: np.ndarray
-    blocks: np.ndarray
+    blocks: np.ndarray  # whom each utterance belongs to
     errors: list[np.ndarray]  # of the first system, and the second
-    resamples: int
 
     def row(self, name: str, value: str, chosen: np.ndarray) -> SliceRow:
-        "One slice, its p value not yet corrected."
+        "One slice, of the utterances at these places, its p value not yet corrected."
         words, blocks = self.reference[chosen], self.blocks[chosen]
         errors = [system[chosen] for system in self.errors]
-        speaking = len(set(blocks[words > 0]))
-        enough = speaking >= FEWEST_FOR_INTERVAL
-
-        def rate(*wrong: np.ndarray) -> Interval:
-            method = bootstrap if len(wrong) == 1 else paired_bootstrap
-            interval = method(*wrong, words, blocks, self.resamples if enough else 1)
-            if enough or not interval.bounded:
-                return interval
-            note = f"only {speaking} blocks to draw from"
-            return replace(interval, low=None, high=None, note=note)
-
-        row = SliceRow(name, value, int(chosen.sum()), rate(errors[-1]))
+        rates = [rate_interval(wrong, words, blocks) for wrong in errors]
+        row = SliceRow(name, value, len(chosen), rates[-1])
         if len(errors) == 1:
             return row
-        p = paired_p(*errors, words, blocks) if enough else None
-        return replace(row, before=rate(errors[0]), difference=rate(*errors), p=p)
+        difference = difference_interval(*errors, words, blocks)
+        return replace(row, before=rates[0], difference=difference, p=difference.p)
 
 # %% ../../nbs/4_evaluation/slices.ipynb #table-04
 def _corrected(rows: Sequence[SliceRow]) -> list[SliceRow]:
@@ -188,6 +182,14 @@ def _corrected(rows: Sequence[SliceRow]) -> list[SliceRow]:
     tested = [row for row in rows if row.p is not None]
     adjusted = iter(holm([row.p for row in tested]))
     return [row if row.p is None else replace(row, p=next(adjusted)) for row in rows]
+
+
+def _places(values: Sequence[str]) -> dict[str, np.ndarray]:
+    "Where each value stands, sorted by value."
+    places: dict[str, list[int]] = {}
+    for place, value in enumerate(values):
+        places.setdefault(value, []).append(place)
+    return {value: np.array(places[value]) for value in sorted(places)}
 
 
 def _worst_first(row: SliceRow) -> tuple:
@@ -221,7 +223,6 @@ def slice_table(
     before: Sequence[Prediction] | None = None,  # of the same utterances
     columns: Mapping[str, Sequence[str]] | None = None,  # by `slices_of`, the default
     unit: str = "",  # word or character; the default is what the normaliser counts
-    resamples: int = 2000,
 ) -> list[SliceRow]:
     "The whole set, then its slices, worst first. Raises BadInput."
     if before is not None:  # in the order of `after`, which is that of the columns
@@ -236,13 +237,13 @@ def slice_table(
         scores_of(rows, normalise) for rows in ((after,) if before is None else (before, after))
     ]
     counts = [{"": s.primary, "word": s.words, "character": s.characters}[unit] for s in scores]
-    errors, blocks = [count.errors for count in counts], np.array(blocks_of(after)[0])
-    whole = _Set(counts[0].reference, blocks, errors, resamples)
+    blocks = np.array(blocks_of(after)[0], object)
+    whole = _Set(counts[0].reference, blocks, [count.errors for count in counts])
     cuts = [
-        (name, value, np.array(values) == value)
+        (name, value, places)
         for name, values in columns.items()
-        for value in sorted(set(values))
+        for value, places in _places(values).items()
     ]
     rows = sorted(_corrected([whole.row(*cut) for cut in cuts]), key=_worst_first)
-    rows = [whole.row("all", "", np.ones(len(after), bool)), *rows]
+    rows = [whole.row("all", "", np.arange(len(after))), *rows]
     return _with_rates(rows, after, columns, normalise, unit)

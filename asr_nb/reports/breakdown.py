@@ -31,7 +31,8 @@ from asr_nb.evaluation.intervals import (
     verdict_phrase,
 )
 from ..evaluation.power import power_of_baseline, power_of_difference
-from ..evaluation.significance import block_warning, blocks_of, holm
+from ..evaluation.blocks import block_warning, blocks_of
+from ..evaluation.significance import holm
 from ..evaluation.slices import EDGES, UNITS, SliceRow, bands, slice_table, slices_of
 from ..evaluation.summary import RATE_UNITS, change, headline_rate, pair, scores_of
 from ..preprocessing.text.normalisers import Scorer
@@ -253,8 +254,8 @@ def slice_finding(table: Sequence[SliceRow], redactor: Redactor = NO_REDACTION) 
         lost = [slice_label(row, redactor) for row in slices if row.verdict == WORSE]
         tested = sum(row.p is not None for row in slices)
         parts.append(
-            f"For certain (Holm over {tested} comparisons) "
-            + (f"WORSE: {', '.join(lost)}." if lost else "none got worse.")
+            f"In {tested} comparisons, at a risk of 5 % for all together (Holm): "
+            + (f"WORSE: {', '.join(lost)}." if lost else "none is shown to be worse.")
             if tested
             else "So nothing is said of which of them got better or worse."
         )
@@ -563,5 +564,5 @@ def record_comparisons(
         number = f"_{names.index(row.value)}" if len(names) > 2 else ""
         run.metric(f"{row.slice}.{row.rate}{CHANGE}{number}", row.difference)
     for name in dict.fromkeys(row.slice for row in rows):
-        if doubt := block_warning(*blocks_of(systems[names[0]][name])):
+        if doubt := block_warning(systems[names[0]][name]):
             run.warn(f"{name}: {doubt}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..checks import BadInput
 from ..evaluation.intervals import DASH, percent
-from ..evaluation.summary import FEWEST_FOR_INTERVAL
+from ..evaluation.rate_intervals import FEWEST_FOR_INTERVAL
 from ..findings import Finding
 from ..preprocessing.sound.audio import SAMPLING_RATE, AudioError
 from ..preprocessing.corpus.recordings import decode_utterance

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..checks import BadInput
 from ..evaluation.intervals import CHANGE, Interval, interval_text, verdict
-from ..evaluation.significance import block_warning, blocks_of
+from ..evaluation.blocks import block_warning
 from asr_nb.evaluation.summary import (
     by_language,
     change,
@@ -110,7 +110,7 @@ def differences(
         )
     changes = {name: change(before[name], after[name], normalise) for name in speech}
     for name in speech:
-        doubt = block_warning(*blocks_of(before[name]))
+        doubt = block_warning(before[name])
         if doubt and f"{name}: {doubt}" not in run.warnings:
             run.warn(f"{name}: {doubt}")
     for name, interval in changes.items():

@@ -17,7 +17,7 @@ from ..checks import canonical_json, write_atomic
 from ..evaluation.decoding import Prediction, decode_set
 from ..evaluation.scoring import check_with_jiwer, scorer_fingerprint
 from ..evaluation.intervals import Interval
-from ..evaluation.significance import block_warning, blocks_of
+from ..evaluation.blocks import block_warning
 from ..evaluation.summary import headline_rates, scores_of, summarise
 from ..models.family import Decoding, Family, runtime
 from ..models.states import EncoderStates, shared_states
@@ -135,7 +135,7 @@ def summarise_all(
     for name, metrics in rates.items():
         for metric, interval in metrics.items():
             run.metric(f"{name}.{metric}", interval)
-        doubt = block_warning(*blocks_of(predictions[name]))
+        doubt = block_warning(predictions[name])
         if doubt and experiment.corpus_named(name).role != "nonspeech":
             run.warn(f"{name}: {doubt}")
         if experiment.corpus_named(name).role != "nonspeech":

@@ -24,7 +24,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..checks import BadInput, canonical_json, sha256, write_atomic
+from ..checks import BadInput, canonical_json, number, sha256, write_atomic
 from ..evaluation.headroom import Verdict
 from .experiment import CorpusSpec, Experiment, lab_folder, write_experiment
 from .gate import HEADROOM, decision, refusal, verdicts_so_far
@@ -357,6 +357,7 @@ def run_local(
 ) -> Outcome:
     "Execute what is left of the runs. Raises BadInput before anything starts if it can't be done."
     root, terminal = Path(out) / experiment.name, terminal or Terminal()
+    number("hours", hours, 0, allowed="hours, 0 or more; 0: no limit")
     stop = Stop(deadline=time.time() + 3600 * hours if hours else float("inf"))
     free: queue.Queue = queue.Queue()
     for device in devices(slots):

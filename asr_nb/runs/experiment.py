@@ -121,6 +121,7 @@ class Experiment(_Parts):
     notes: str = ""
     target: float = 0.0  # error rate on the corpus that is good enough, a fraction; 0: not stated
     probe_steps: int = 0  # steps of the probe of each model and recipe; 0: no probe
+    gate_threshold: float | None = None  # in place of a target, a fraction; None: a prior
 
     def __post_init__(self):
         _check_experiment(self)
@@ -151,9 +152,10 @@ def _check_experiment(lab: Experiment) -> None:
     "Raise BadInput for the first part of an experiment that can't be used."
     plain_name(lab.name)
     _ = lab.rules  # the name of its normaliser
-    if not 0 <= lab.target < 1:
-        allowed = "an error rate as a fraction: 0.08 means 8 %; 0: none"
-        raise BadInput("target", lab.target, allowed)
+    for name, rate in ("target", lab.target), ("gate_threshold", lab.gate_threshold or 0.0):
+        if not 0 <= rate < 1:
+            allowed = "an error rate as a fraction: 0.08 means 8 %; 0: none"
+            raise BadInput(name, rate, allowed)
     if lab.probe_steps < 0:
         raise BadInput("probe_steps", lab.probe_steps, "a number of steps; 0: no probe")
     if not lab.models:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEADROOM', 'Evidence', 'evidence_entry', 'dev_metric', 'evidence_of', 'evidence_in', 'evidence', 'probes', 'verdicts',
            'verdicts_so_far', 'decision', 'warning', 'refusal', 'verdict_groups', 'verdicts_markdown', 'in_a_sentence',
-           'gate_text', 'sweep_rows']
+           'line_text', 'gate_text', 'sweep_rows']
 
 # %% ../../nbs/6_runs/gate.ipynb #imports-01
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import from_mapping
-from ..evaluation.headroom import Base, Probe, Verdict, verdict_on_training
-from ..evaluation.intervals import DASH, Interval, interval_text, points
+from asr_nb.evaluation.headroom import (
+    THRESHOLDS,
+    Base,
+    Probe,
+    Verdict,
+    threshold_of,
+    verdict_on_training,
+)
+from ..evaluation.intervals import DASH, Interval, interval_text, percent, points
 from ..evaluation.power import Power
 from ..findings import findings_markdown
 from .experiment import Experiment, gaps
@@ -98,7 +105,12 @@ def verdicts(
     names = [recipe.name for recipe in experiment.recipes] or [""]
     return {
         (model, name): verdict_on_training(
-            one.base, bases, experiment.target, one.power, probes.get((model, name))
+            one.base,
+            [base for base in bases if base is not one.base],
+            experiment.target,
+            one.power,
+            probes.get((model, name)),
+            experiment.gate_threshold,
         )
         for model, one in known.items()
         for name in names
@@ -172,11 +184,22 @@ def in_a_sentence(verdicts: Mapping[tuple[str, str], Verdict]) -> str:
     words = "; ".join(f"{who}: {verdict.word}" for who, verdict in verdict_groups(verdicts))
     return f"Worth training? {words or 'not known, since no dev split with words was decoded'}."
 
+# %% ../../nbs/6_runs/gate.ipynb #text-02a
+def line_text(experiment: Experiment) -> str:
+    "The rate that is good enough, or up to which a model is left alone, in a line."
+    if experiment.target:
+        return f"target: {percent(experiment.target)}"
+    rate = experiment.gate_threshold
+    lines = [threshold_of(metric, rate) for metric in THRESHOLDS]
+    each = dict.fromkeys(f"{percent(line.rate)}, {line.source}" for line in lines)
+    return f"no target; left alone up to {'; '.join(each)} (target, gate_threshold)"
+
 # %% ../../nbs/6_runs/gate.ipynb #text-02b
 def gate_text(experiment: Experiment, runs: Sequence[Run], root: str | Path) -> str:
     """The plan's part about whether training is worth it: verdicts with reasons, what is
     unknown, what no set measures."""
-    verdicts, lines = verdicts_so_far(experiment, runs, root), ["", "", "worth training?"]
+    verdicts = verdicts_so_far(experiment, runs, root)
+    lines = ["", "", "worth training?", f"  {line_text(experiment)}"]
     for who, verdict in verdict_groups(verdicts):
         refused = ": it would not be trained, unless with --force" if verdict.refuses else ""
         lines += [
@@ -224,7 +247,7 @@ def sweep_rows(known: Mapping[str, Evidence]) -> list[dict[str, str]]:
                 f"{base.metric} on dev": interval_text(base.rate),
                 "n": str(base.rate.n),
                 "real-time factor": DASH if base.speed is None else f"{base.speed:.3f}",
-                "smallest difference that test can show": "none"
+                "smallest difference that test can show": "not known"
                 if small is None
                 else points(small),
             }

@@ -180,7 +180,7 @@ PARTS: dict[str, Callable[[Experiment, Subject], Any]] = {
     },
     "scorer": lambda experiment, _: _scorer(experiment),
     "recipe": lambda experiment, subject: _recipe_content(experiment.recipe(subject["recipe"])),
-    "target": lambda experiment, _: experiment.target,
+    "target": lambda experiment, _: [experiment.target, experiment.gate_threshold],
     "probes": lambda experiment, _: _probes(experiment),
     "witnesses": lambda experiment, _: [witness.name for witness in experiment.witnesses],
     "words": lambda experiment, _: [experiment.name, experiment.question, experiment.notes],

@@ -65,6 +65,7 @@ _BEFORE_TRAINING = (
     Stage(
         "baseline",
         "How good is the model before anything is done to it?",
+        version=2,
         axes=_MODEL,
         reads=_PREPARED,
         depends=("scorer",),
@@ -73,6 +74,7 @@ _BEFORE_TRAINING = (
     Stage(
         "headroom",
         "Is there anything to gain by training, and with which model?",
+        version=2,
         reads=_PREPARED | {"baselines": ("baseline",)},
         depends=("scorer", "target", "probes"),
         enough="baseline",

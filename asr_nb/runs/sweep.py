@@ -16,7 +16,7 @@ from ..checks import BadInput
 from ..evaluation.headroom import Base, Probe
 from ..evaluation.power import Power, power_of_baseline
 from ..evaluation.decoding import Prediction
-from ..evaluation.significance import blocks_of
+from ..evaluation.blocks import blocks_of
 from ..evaluation.summary import headline_rate, scores_of, summarise
 from ..models.family import Decoding, Family
 from ..preprocessing.store.examples import Example

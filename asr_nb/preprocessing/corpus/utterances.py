@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...checks import BadInput, canonical_json, one_of, write_atomic
+from ...checks import BadInput, canonical_json, number, one_of, write_atomic
 
 # %% ../../../nbs/1_preprocessing/corpus/utterances.ipynb #row-02
 SPLITS = ("train", "dev", "test")
@@ -40,6 +40,7 @@ class Utterance:
     def __post_init__(self):
         if not self.id:
             raise BadInput("id", self.id, "an utterance needs an id that is not empty")
+        number("duration", self.duration, 0, allowed="seconds are needed: finite, 0 or more")
         if self.split:
             one_of("split", self.split, SPLITS)
 

@@ -14,7 +14,7 @@ from .clock import Clock, time_of
 from .declensions import arabic as cardinal
 from .declensions import arabic_forms, arabic_ordinals
 from .numerals import Numerals, Readings
-from .rules import Rules, language, readings
+from .rules import Rules, language, readings, sums
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-02
 def _form(digits: str) -> int:
@@ -27,9 +27,10 @@ def _more(text: str) -> Readings:
     if re.fullmatch("[0-9]{1,3}[.]5", text):
         number = int(text[:-2])
         return tuple(f"{form} ونصف" for form in arabic_forms(number)) if number else ("نصف",)
-    return tuple(other_readings(arabic_forms, text))
+    forms = tuple(other_readings(arabic_forms, text))
+    return *forms, *(arabic_ordinals(int(text)) if forms and text[0] != "0" else ())
 
-
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #numbers-02
 def _ordinal(match: re.Match) -> str | Readings:
     "*الحادي والعشرون* for `ال21`, and the cardinal with the article."
     number = int(match[1])
@@ -49,13 +50,31 @@ def _hour(number: int) -> Readings:
 def _minute(number: int) -> Readings:
     return arabic_forms(number)
 
+
+def _day(match: re.Match) -> Readings:
+    "*الرابع والعشرون من* for `24` before a month."
+    number = int(match[1])
+    days = arabic_ordinals(number)
+    return *arabic_forms(number), *days, *(f"{day} من" for day in days)
+
+
+def _dual(match: re.Match) -> Readings:
+    "*مليونان* for `2 مليون`."
+    word = match[1]
+    return f"اثنان {word}", *(f"{word}{ending}" for ending in ("ان", "ين", "ا", "ي"))
+
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #time-02
 _CLOCK = Clock(
     _hour,
     _hour,
     _minute,
     sharp=("{hour}", "{half_day}", "{half_day} تماما"),
-    always=("{hour} و{past}", "{half_day} و{past}", "{half_day} و{past} دقيقة"),
+    always=(
+        "{hour} و{past}",
+        "{half_day} و{past}",
+        "{half_day} و{past} دقيقة",
+        "{half_day} و{past} دقائق",
+    ),
     second_half=("{next} الا {left}",),
     special={
         15: ("{half_day} والربع", "{half_day} وربع"),
@@ -95,13 +114,18 @@ _NUMERALS = Numerals(
     others=_more,
     magnitudes=_LARGE,
     form=_form,
+    digit_names={"2": ("اثنين",)},
 )
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-03
+_MONTHS = "يناير|فبراير|مارس|ابريل|مايو|يونيو|يوليو|اغسطس|سبتمبر|اكتوبر|نوفمبر|ديسمبر"
 _BESIDE_DIGITS = (
+    (rf"(?<![\w.,/])([1-9][0-9]?)(?= (?:{_MONTHS})\b)", _day),
+    (r"(?<![0-9.,/$€£])(?<![$€£] )2 (مليون|مليار|الف)\b", _dual),
     (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
     (r"(?<=الساعة )([0-9]{1,2})(?!\w|[.,:][0-9])", _hour_sharp),
     (r"(?<!\w)ال ?-?([1-9][0-9]?)(?!\w|[.,:][0-9])", _ordinal),
+    *sums("ضرب", "زائد", ("يساوي", "تساوي")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-04
@@ -146,6 +170,31 @@ def _readings(text: str) -> tuple[Readings, ...]:
     more = (tuple(letter + form for form in group) for letter in leaning for group in groups)
     return *groups, *more
 
+# %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-08
+_NUMBER_CASES = (
+    (
+        "$20 مليون, $3 الاف, $5 ملايين, $11 مليونا, $2 مليار, $3 مليارات, $12 مليارا, $15 الف",
+        "عشرون مليون دولار ثلاثه الاف دولار خمسه ملايين دولار احد عشر مليونا دولار اثنان "
+        "مليار دولار ثلاثه مليارات دولار اثنا عشر مليارا دولار خمسه عشر الف دولار",
+    ),
+    (
+        "5 كم, 3 كغ, 2 كجم, 4 سم, 5km, 8kg, 7°, £3",
+        "خمسه كيلومترات ثلاثه كيلوغرامات اثنان كيلوغرام اربعه سنتيمترات خمسه كيلومترات "
+        "ثمانيه كيلوغرامات سبعه درجات ثلاثه جنيهات",
+    ),
+    (
+        "½, ¼, ¾, 1٫5, 1,5, الساعة 5, 3:30, ال21, د. احمد",
+        "نصف ربع ثلاثه ارباع واحد فاصله خمسه واحد فاصله خمسه الساعه الخامسه الثالثه وثلاثون "
+        "الحادي والعشرون الدكتور احمد",
+    ),
+    ("1234, 5678", "الف ومئتان واربعه وثلاثون خمسه الاف وستمئه وثمانيه وسبعون"),
+    (
+        "24 ديسمبر، 2 مليون، 3×4=12، 2+2، 1.2",
+        "اربعه وعشرون ديسمبر اثنان مليون ثلاثه ضرب اربعه يساوي اثنا عشر اثنان زائد اثنان واحد "
+        "فاصله اثنان",
+    ),
+)
+
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-03
 arabic = language(
     "arabic",
@@ -164,22 +213,7 @@ arabic = language(
         ("الساعة 3:30، القرن ال21", "الساعه الثالثه وثلاثون القرن الحادي والعشرون"),
         ("مائة و ثلاث مائة، د. أحمد", "مئه وثلاثمئه الدكتور احمد"),
         ("٣٫٥ و $5 و €7", "ثلاثه فاصله خمسه وخمسه دولارات وسبعه يورو"),
-        (
-            "$20 مليون, $3 الاف, $5 ملايين, $11 مليونا, $2 مليار, $3 مليارات, $12 مليارا, $15 الف",
-            "عشرون مليون دولار ثلاثه الاف دولار خمسه ملايين دولار احد عشر مليونا دولار اثنان "
-            "مليار دولار ثلاثه مليارات دولار اثنا عشر مليارا دولار خمسه عشر الف دولار",
-        ),
-        (
-            "5 كم, 3 كغ, 2 كجم, 4 سم, 5km, 8kg, 7°, £3",
-            "خمسه كيلومترات ثلاثه كيلوغرامات اثنان كيلوغرام اربعه سنتيمترات خمسه كيلومترات "
-            "ثمانيه كيلوغرامات سبعه درجات ثلاثه جنيهات",
-        ),
-        (
-            "½, ¼, ¾, 1٫5, 1,5, الساعة 5, 3:30, ال21, د. احمد",
-            "نصف ربع ثلاثه ارباع واحد فاصله خمسه واحد فاصله خمسه الساعه الخامسه الثالثه وثلاثون "
-            "الحادي والعشرون الدكتور احمد",
-        ),
-        ("1234, 5678", "الف ومئتان واربعه وثلاثون خمسه الاف وستمئه وثمانيه وسبعون"),
+        *_NUMBER_CASES,
     ),
     alternatives=_readings,
 )

@@ -22,7 +22,7 @@ from asr_nb.preprocessing.text.numerals import (
     say_numbers,
     separate_digits,
 )
-from .rules import Rules, language
+from .rules import Rules, language, sums
 from .spelling import Normaliser, fixed_point, fold, words
 
 # %% ../../../nbs/1_preprocessing/text/asian.ipynb #chinese-02
@@ -78,6 +78,7 @@ _MANDARIN = Numerals(
     },
     cardinals.chinese,
     attached=True,
+    range_word="到",
     others=partial(other_readings, cardinals.chinese_forms),
     digit_names={"1": ("幺",), "0": ("〇",)},
     magnitudes={name: f"{{}}{name}" for name in ("万", "亿", "百万", "千万", "万亿")},
@@ -109,14 +110,25 @@ _CHINESE_WRITTEN = (
     (r"(?<![0-9.,:])([0-9]{1,2}):([0-9]{2})(?![0-9:])", partial(time_of, _CHINESE_CLOCK)),
     (r"(?<![0-9./-])([12][0-9]{3})[-/.]([0-9]{1,2})[-/.]([0-9]{1,2})(?![0-9./-])", _date),
     (r"(?<![0-9./])([1-9][0-9]{0,3})[/⁄]([1-9][0-9]{0,3})(?![0-9./])", _fraction),
+    ("(?<=[0-9])~(?=[0-9])", "-"),
+    *sums("乘以", "加", ("等于", "是", "得")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/asian.ipynb #chinese-02e
+def _chosen(
+    replacement: str | Readings | Callable[[re.Match], str | Readings],
+    groups: Groups | None,
+    match: re.Match,
+) -> str:
+    "What a match is replaced by."
+    return choose(replacement(match) if callable(replacement) else replacement, groups)
+
+
 def _compact(text: str, groups: Groups | None = None) -> str:
     "The words of raw Chinese `text`, without blanks beside Chinese characters."
     text = fold(separate_digits(text))
-    for pattern, function in _CHINESE_WRITTEN:
-        text = re.sub(pattern, lambda match: choose(function(match), groups), text)
+    for pattern, replacement in _CHINESE_WRITTEN:
+        text = re.sub(pattern, partial(_chosen, replacement, groups), text)
     text = " ".join(words(say_numbers(text, _MANDARIN, groups))).replace("〇", "零")
     return re.sub(f"(?<={UNSPACED.pattern}) | (?={UNSPACED.pattern})", "", text)
 
@@ -149,6 +161,7 @@ _CHINESE_CASES = (
     ("2个、两个、007", "二 个 两 个 零 零 七"),
     ("3:30，2024/5/1，1/3", "三 点 三 十 二 零 二 四 年 五 月 一 日 三 分 之 一"),
     ("跑5km了、80kg、$50、20万", "跑 五 公 里 了 八 十 公 斤 五 十 美 元 二 十 万"),
+    ("3×4=12, 2+2, 3~5天", "三 乘 以 四 等 于 十 二 二 加 二 三 到 五 天"),
     ("訂閱和订阅", "訂 閱 和 订 阅"),
     ("5G手机 e-mail", "五 g 手 机 e mail"),
 )
@@ -281,6 +294,7 @@ _KOREAN = Rules(
         },
         cardinals.korean,
         attached=True,
+        range_word="에서",
         others=partial(other_readings, cardinals.korean_forms),
         digit_names={"0": ("공",)},
         magnitudes={name: f"{{}}{name}" for name in ("만", "억", "조", "천만", "백만")},
@@ -291,6 +305,8 @@ _KOREAN = Rules(
         (r"(?<![0-9.,])([0-9]{1,3}) ?번째", _korean_ordinal),
         (rf"(?<![0-9.,])([1-9][0-9]{{0,2}})(?= ?(?:{_COUNTERS}))", _korean_counted),
         (r"(?<![0-9.,])(6|10)월", _korean_month),
+        ("(?<=[0-9])~(?=[0-9])", "-"),
+        *sums("곱하기", "더하기", ("은", "는", "이퀄")),
     ),
 )
 
@@ -316,8 +332,9 @@ korean = language(
         ),
         (
             "010-1234, 3:30, 3시 30분, 2번째, 20살, 6월, 1.5, 1,5",
-            "영일영 천이백삼십사 세시삼십분 세시삼십분 두번째 스무살 유월 일점오 일점오",
+            "영일영일이삼사 세시삼십분 세시삼십분 두번째 스무살 유월 일점오 일점오",
         ),
+        ("3×4=12, 2+2, 3~5일, 3-5명", "삼 곱하기 사 은 십이 이 더하기 이 삼 에서 오일 삼 다섯명"),
     ),
     unit="character",
     spaceless=True,

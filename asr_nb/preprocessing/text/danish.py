@@ -11,13 +11,14 @@ import unicodedata
 from functools import partial
 
 from . import cardinals, ordinals
-from .clock import Clock, time_of
+from .clock import DATE, Clock, day_and_month, time_of
 from .numerals import Numerals, Readings
-from .rules import Rules, language
+from .rules import Rules, language, sums
 from .spelling import Normaliser
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-02
 _MONTHS = "januar|februar|marts|april|maj|juni|juli|august|september|oktober|november|december"
+_SUFFIXES = "årig|års|dages|timers|cifret|dobbelt"
 _DECADES = {20: "tyver", 30: "trediver", 40: "fyrrer", 50: "halvtredser", 60: "tresser"} | {
     70: "halvfjerdser",
     80: "firser",
@@ -46,6 +47,15 @@ def _decade(match: re.Match) -> str | Readings:
     front = f"{cardinals.danish(century)} hundrede" if century else ""
     fronts = (front, f"{front} og", cardinals.danish(century), "") if century else ("",)
     return tuple(f"{front} {word}".strip() for front in fronts)
+
+# %% ../../../nbs/1_preprocessing/text/danish.ipynb #numbers-02
+def _month(number: int) -> Readings:
+    return *ordinals.danish_ordinals(number), _MONTHS.split("|")[number - 1]
+
+
+def _compound(match: re.Match) -> str:
+    "*femogtyveårig* for `25-årig`."
+    return cardinals.danish(int(match[1])) + match[2]
 
 
 def _more(text: str) -> Readings:
@@ -124,13 +134,17 @@ _NUMERALS = Numerals(
     spaced=True,
     others=_more,
     magnitudes=_LARGE,
-    coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence"},
-    prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}"),
+    coins={"kr": "øre", "€": "cent", "$": "cent", "£": "pence", "m": "centimeter"},
+    prices=("{whole} {unit} og {part} {coin}", "{whole} {unit} {part}", "{whole} {part}")
+    + ("{whole} {unit} og {part}",),
     range_word="til",
 )
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-03
+_DAY_AND_MONTH = partial(day_and_month, cardinals.danish, ordinals.danish_ordinals, _month)
 _BESIDE_DIGITS = (
+    (DATE, _DAY_AND_MONTH),
+    (r"(?<![\w.,/-])([0-3]?[0-9])(/)([01]?[0-9])(?= [12][0-9]{3}\b)", _DAY_AND_MONTH),
     (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
     (
         r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
@@ -138,6 +152,8 @@ _BESIDE_DIGITS = (
     ),
     (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
     (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
+    (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
+    *sums("gange", "plus", ("er", "er lig med", "lig med")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03
@@ -153,6 +169,7 @@ _RULES = Rules(
         (r"\bbl\. ?a\b(?=\.)", "blandt andet"),
         (r"\bm\. ?m\b(?=\.)", "med mere"),
         ("&", " og "),
+        ("§", " paragraf "),
     ),
     beside_digits=_BESIDE_DIGITS,
     same={
@@ -161,6 +178,7 @@ _RULES = Rules(
         "kl": "klokken",
         "ca": "cirka",
         "nr": "nummer",
+        "stk": ("styk", "stykker", "stykke", "stk"),
         "pct": "procent",
         "mio": "millioner",
         "mia": "milliarder",
@@ -210,6 +228,12 @@ _NUMBER_CASES = (
         "4 mio. $, 3 mia. €, i kr., mio. og mia.",
         "fire millioner dollar tre milliarder euro i kroner millioner og milliarder",
     ),
+    (
+        "Den 24.12.2023, 24/12 2023, 3 x 4 = 12, 2+2, § 5, 3 stk., 1,80 m, 25-årig",
+        "den fireogtyve tolv to tusind og treogtyve fireogtyve tolv to tusind og treogtyve tre "
+        "gange fire er tolv to plus to paragraf fem tre styk en meter og firs centimeter "
+        "femogtyveårig",
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #danish-03b
@@ -228,7 +252,7 @@ danish = language(
         ("den 1. maj 1999. 2 kom", "den første maj nitten hundrede og nioghalvfems to kom"),
         ("det var i 2024", "det var i to tusind og fireogtyve"),
         ("syvogtredve = 37", "syvogtredive syvogtredive"),
-        ("-5 grader, 5-10 stk.", "minus fem grader fem til ti stk"),
+        ("-5 grader, 5-10 stk.", "minus fem grader fem til ti styk"),
         ("½ liter, 1½ time, 10²", "en halv liter en komma fem time ti to"),
         ("€20, £5 & 007", "tyve euro fem pund og nul nul syv"),
         ("øh, mp3 og covid-19", "øh mp tre og covid nitten"),

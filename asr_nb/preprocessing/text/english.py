@@ -30,7 +30,7 @@ def _say_pair(pair: str) -> str:
 
 def _say_runs(digits: str) -> Iterator[str]:
     "*double oh seven*: digits one by one, with those that are repeated said as one."
-    if re.search(r"([0-9])\1", digits):
+    if re.search(r"([0-9])\1", digits) and not digits.endswith("000"):
         for zero in ("oh", "zero"):
             runs = (match[0] for match in re.finditer(r"([0-9])\1{0,2}", digits))
             names = (
@@ -171,7 +171,8 @@ def _decade(match: re.Match) -> Forms:
     digits, mark = match[1], match[2]
     value = int(digits)
     names = [cardinals.english(value)]
-    names += filter(None, _more_readings(digits))
+    if len(digits) > 2:
+        names.append(f"{cardinals.english(value // 100)} {_say_pair(digits[-2:])}")
     if 1100 <= value < 2100:
         names.insert(0, cardinals.english_year(value))
     plurals = [_plural(name) for name in names]

@@ -11,9 +11,9 @@ from functools import partial
 
 from . import cardinals, ordinals
 from .cardinals import other_readings
-from .clock import Clock, time_of
+from .clock import DATE, Clock, day_and_month, time_of
 from .numerals import Numerals, Readings
-from .rules import Rules, language
+from .rules import Rules, bent_readings, language, sums
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #numbers-02
 _ELIDED = r"(?<![^\W_])(l|d|j|m|t|s|n|c|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=[^\W_])"
@@ -42,6 +42,25 @@ def _more(text: str) -> Readings:
         halves = (f"{form} et {half}" for form in forms for half in ("demi", "demie"))
         return tuple(halves) if int(text[:-2]) else ("un demi", "une demie", "demi")
     return tuple(other_readings(cardinals.french_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/french.ipynb #numbers-03
+_MONTHS = (
+    "janvier février mars avril mai juin juillet août septembre octobre novembre décembre"
+).split()
+
+
+def _day(number: int) -> Readings:
+    return ("premier", "un") if number == 1 else (cardinals.french(number),)
+
+
+def _month(number: int) -> Readings:
+    return (_MONTHS[number - 1],)
+
+
+def _form(digits: str) -> int:
+    "Which of *degré|degrés* follows a number: the second from 2 on."
+    small = re.fullmatch("[01]?(?:[.,](?![0-9]{3}$)[0-9]+)?", digits)
+    return 0 if digits and small else -1
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #time-02
 def _hour(hour: int) -> Readings:
@@ -108,16 +127,20 @@ _NUMERALS = Numerals(
     spaced=True,
     others=_more,
     magnitudes=_LARGE,
-    coins={"€": "centime|centimes", "$": "cent|cents", "£": "penny|pence"},
+    coins={"€": "centime|centimes", "$": "cent|cents", "£": "penny|pence"}
+    | {"m": "centimètre|centimètres"},
     prices=("{whole} {unit} {part}", "{whole} {unit} et {part} {coin}"),
     range_word="à",
+    form=_form,
 )
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #rules-03
 _BESIDE_DIGITS = (
+    (DATE, partial(day_and_month, cardinals.french, _day, _month)),
     (r"(?<![\w.:])([0-9]{1,2})(?: ?h ?|:)([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
     (r"(?<![\w.:])([0-9]{1,2}) ?h()(?!\w)", partial(time_of, _CLOCK)),
     (r"(?<![\w.,])([0-9]{1,4})(er|re|ère|e|ème|eme|nde?)s?(?!\w)", _ordinal),
+    *sums("fois", "plus", ("égale", "égalent", "égal à", "font", "fait")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #rules-04
@@ -127,6 +150,7 @@ _RULES = Rules(
     written=(
         (_ELIDED, r"\1 "),
         ("&", " et "),
+        ("§", " paragraphe "),
         ("œ", "oe"),
         ("æ", "ae"),
         (r"\b([ivxl]+)(?:e|è?me)(?= siècles?\b)", _century),
@@ -138,6 +162,8 @@ _RULES = Rules(
         "mme": "madame",
         "mlle": "mademoiselle",
         "dr": "docteur",
+        "art": ("article", "art"),
+        "al": ("alinéa", "al"),
         "st": ("saint", "st"),
         "ste": ("sainte", "ste"),
     },
@@ -177,6 +203,12 @@ _NUMBER_CASES = (
         "jean sainte anne",
     ),
     ("1½ heure, 21 pages, .5", "un virgule cinq heure vingt et un pages virgule cinq"),
+    (
+        "Le 24/12/2023, le 1.1.2024, 3 x 4 = 12, 2+2, § 5, art. 3, al. 2, 1,80 m, 1,2 km, 0,5 m",
+        "le vingt quatre douze deux mille vingt trois le un un deux mille vingt quatre trois "
+        "fois quatre égale douze deux plus deux paragraphe cinq article trois alinéa deux un "
+        "mètre quatre vingts un virgule deux kilomètre zéro virgule cinq mètre",
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #cases-03
@@ -207,4 +239,5 @@ french = language(
         ),
         *_NUMBER_CASES,
     ),
+    alternatives=partial(bent_readings, _RULES, r"\bun$", ("une",)),
 )

@@ -11,9 +11,9 @@ from functools import partial
 
 from . import cardinals, ordinals
 from .cardinals import other_readings
-from .clock import Clock, time_of
+from .clock import DATE, Clock, day_and_month, time_of
 from .numerals import Numerals, Readings
-from .rules import Rules, language
+from .rules import Rules, bent_readings, language, sums
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #numbers-02
 _MONTHS = (
@@ -54,6 +54,15 @@ def _more(text: str) -> Readings:
         stem = re.sub("eins$", "ein", cardinals.german(number))
         return *([f"{stem}einhalb"] if number else []), *own.get(number, ())
     return tuple(other_readings(cardinals.german_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/german.ipynb #numbers-04
+def _ordered(number: int) -> Readings:
+    return ordinals.german_ordinals(number)[:3]
+
+
+def _month(number: int) -> Readings:
+    names = _MONTHS.replace("jänner|", "").split("|")
+    return *_ordered(number), names[number - 1]
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #time-02
 def _hour(hour: int) -> Readings:
@@ -128,13 +137,14 @@ _NUMERALS = Numerals(
     others=_more,
     digit_names={"2": ("zwo",)},
     magnitudes=_LARGE,
-    coins={"€": "cent", "$": "cent", "£": "pence"},
+    coins={"€": "cent", "$": "cent", "£": "pence", "m": "zentimeter"},
     prices=("{whole} {unit} {part}", "{whole} {unit} und {part} {coin}"),
     range_word="bis",
 )
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #rules-03
 _BESIDE_DIGITS = (
+    (DATE, partial(day_and_month, cardinals.german, _ordered, _month)),
     (r"(?<![\w.:])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", partial(time_of, _CLOCK)),
     (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
     (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
@@ -142,6 +152,7 @@ _BESIDE_DIGITS = (
     (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
     (r"(?<![\w.,])([0-9]{2,4})er(n?)\b", _decade),
     (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
+    *sums("mal", "plus", ("ist", "ist gleich", "gleich", "sind", "macht")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #rules-04
@@ -152,6 +163,7 @@ _RULES = Rules(
         (r"\bz\. ?b\b(?=\.)", "zum beispiel"),
         (r"\bd\. ?h\b(?=\.)", "das heisst"),
         ("&", " und "),
+        ("§", " paragraf "),
     ),
     beside_digits=_BESIDE_DIGITS,
     same={
@@ -160,6 +172,8 @@ _RULES = Rules(
         "ca": "circa",
         "zirka": "circa",
         "nr": "nummer",
+        "abs": "absatz",
+        "art": ("artikel", "art"),
         "dr": "doktor",
         "prof": "professor",
         "hr": "herr",
@@ -208,6 +222,11 @@ _NUMBER_CASES = (
         "1½ Stunden, ½ Meter, Hr. Kurz, Fr. Lang, St. Gallen",
         "eins komma fünf stunden ein halb meter herr kurz frau lang sankt gallen",
     ),
+    (
+        "Am 24.12.2023, 3 x 4 = 12, 2+2, § 5 Abs. 2, Art. 3, 1,80 m",
+        "am vierundzwanzig zwölf zweitausenddreiundzwanzig drei mal vier ist zwölf zwei plus "
+        "zwei paragraf fünf absatz zwei artikel drei ein meter achtzig",
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #cases-03
@@ -242,4 +261,5 @@ german = language(
         ),
         *_NUMBER_CASES,
     ),
+    alternatives=partial(bent_readings, _RULES, "eins$", ("ein", "eine")),
 )

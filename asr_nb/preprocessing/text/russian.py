@@ -11,9 +11,9 @@ from functools import partial
 
 from . import cardinals, declensions
 from .cardinals import other_readings
-from .clock import Clock
+from .clock import DATE, Clock, day_and_month
 from .numerals import Numerals, Readings
-from .rules import Rules, language
+from .rules import Rules, bent_readings, language, sums
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #numbers-02
 _MONTHS = "января|февраля|марта|апреля|мая|июня|июля|августа|сентября|октября|ноября|декабря"
@@ -68,7 +68,8 @@ def _decimal(whole: str, rest: str) -> Readings:
         feminine = [re.sub("один$", "одна", re.sub("два$", "две", n)) for n in (forms[0], parts[0])]
         named = f"{feminine[1]} {one if feminine[1].endswith('одна') else many}"
         wholes = f"{feminine[0]} {'целая' if feminine[0].endswith('одна') else 'целых'}"
-        texts += [f"{wholes} {named}", f"{wholes} и {named}"] + ([named] if not number else [])
+        both = [f"{wholes} {named}", f"{wholes} и {named}"] + ([named] if not number else [])
+        texts += both + [text.replace("одна", "одну").replace("ая", "ую") for text in both]
     if rest == "5":
         texts += [f"{form} с половиной" for form in forms] if number else ["половина", "пол"]
         texts += ["полтора", "полторы", "полутора"] if number == 1 else []
@@ -82,6 +83,22 @@ def _more(text: str) -> Readings:
         return _decimal(whole, rest)
     forms = tuple(other_readings(declensions.russian_forms, text))
     return (*forms, *(declensions.russian_ordinals(int(text)) if forms and len(text) < 5 else ()))
+
+# %% ../../../nbs/1_preprocessing/text/russian.ipynb #numbers-04
+_SUFFIXES = "летн|дневн|недельн|месячн|часов|минутн|секундн|этажн|процентн|кратн|метров|значн"
+
+
+def _compound(match: re.Match) -> str:
+    "*двадцатипятилетний* for `25-летний`."
+    return declensions.russian_joined(int(match[1])) + match[2]
+
+
+def _date_day(number: int) -> Readings:
+    return tuple(sorted(declensions.russian_ordinals(number)[:2], reverse=True))
+
+
+def _date_month(number: int) -> Readings:
+    return (_MONTHS.split("|")[number - 1], *declensions.russian_ordinals(number)[:2])
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #time-02
 def _hour(hour: int) -> Readings:
@@ -186,6 +203,9 @@ _NUMERALS = Numerals(
     spaced=True,
     others=_more,
     magnitudes=_LARGE,
+    coins={"м": "сантиметр|сантиметра|сантиметров", "$": "цент|цента|центов"}
+    | dict.fromkeys(("руб", "₽"), "копейка|копейки|копеек"),
+    prices=("{whole} {unit} {part} {coin}", "{whole} {unit} {part}"),
     form=_form,
 )
 
@@ -196,11 +216,14 @@ _TELEPHONE = (  # not a large number
     r"[ -]([0-9]{2})(?![0-9])"
 )
 _BESIDE_DIGITS = (
+    (DATE, partial(day_and_month, declensions.russian, _date_day, _date_month)),
+    (rf"(?<![\w.,])([2-9]|[1-9][0-9]{{1,2}})-?((?:{_SUFFIXES})\w*)", _compound),
     (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", _time),
     (rf"(?<![\w.,/])([0-9]{{1,2}})(?= (?:{_MONTHS})\b)", _day),
     (r"(?<![\w.,/])([0-9]{1,2})(?= ?век(|а|у|е|ом|ы)\b)", _year),
     (r"(?<![\w.,/])([12][0-9]{3})(?= ?(?:год|(?=г\b))(|а|у|ом|ы|г)\b)", _year),
     (rf"(?<![\w.,])([0-9]{{1,4}})-?({_ENDINGS})\b", _suffix),
+    *sums("умножить на", "плюс", ("равно", "равняется", "будет")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #rules-04
@@ -213,6 +236,7 @@ _RULES = Rules(
     ),
     written=(
         ("&", " и "),
+        ("§", " параграф "),
         ("\u0301", ""),
         (r"\bт\. ?д\b", "так далее"),
         (r"\bт\. ?п\b", "тому подобное"),
@@ -222,13 +246,21 @@ _RULES = Rules(
         (r"\b([ivxl]+)(?= век(|а|у|е|ом|ы)\b)", _year),
     ),
     beside_digits=_BESIDE_DIGITS,
-    same={"г": ("год", "года", "году", "г", "город"), "ул": "улица", "им": ("имени", "им")},
+    same={"г": ("год", "года", "году", "г", "город"), "ул": "улица", "им": ("имени", "им")}
+    | {"ст": ("статья", "статьи", "статье", "ст"), "п": ("пункт", "пункта", "пункте", "п")},
     letters={"ё": "е"},
     words=(
         (r"\bдва (?=тысячи\b)", "две "),
         (r"\bодин (?=тысяча\b)", "одна "),
     ),
 )
+
+# %% ../../../nbs/1_preprocessing/text/russian.ipynb #rules-05
+def _readings(text: str) -> tuple[Readings, ...]:
+    "The readings of raw `text`, *два* and *один* also as they stand before *тысячи*."
+    groups = bent_readings(_RULES, r"\bдва$", ("две",), text)
+    bent = bent_readings(_RULES, r"\bодин$", ("одна",), text)
+    return *groups, *(group for group in bent if group[0].endswith("одна"))
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #cases-02
 _NUMBER_CASES = (
@@ -265,6 +297,14 @@ _NUMBER_CASES = (
         "господин госпожа и так далее и тому подобное то есть улица ленина имени пушкина "
         "замок тысяча",
     ),
+    (
+        "24.12.2023, 3 x 4 = 12, 2+2, § 5, ст. 3, п. 2, 1,80 м, 25-летний, 5,50 руб., 5,50 ₽, "
+        "$5.50",
+        "двадцать четыре двенадцать две тысячи двадцать три три умножить на четыре равно "
+        "двенадцать два плюс два параграф пять статья три пункт два один метр восемьдесят "
+        "сантиметров двадцатипятилетний пять рублей пятьдесят копеек пять рублей пятьдесят "
+        "копеек пять долларов пятьдесят центов",
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #cases-03
@@ -282,4 +322,5 @@ russian = language(
         ("чай & мёд, €5, $7", "чай и мед пять евро семь долларов"),
         *_NUMBER_CASES,
     ),
+    alternatives=_readings,
 )

@@ -11,9 +11,9 @@ from functools import partial
 
 from . import cardinals, ordinals
 from .cardinals import other_readings
-from .clock import Clock, time_of
+from .clock import DATE, Clock, day_and_month, time_of
 from .numerals import Numerals, Readings
-from .rules import Rules, language
+from .rules import Rules, bent_readings, language, sums
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #numbers-02
 def _ordinal(match: re.Match) -> str | Readings:
@@ -43,6 +43,22 @@ def _more(text: str) -> Readings:
         halves = (f"{form} y {half}" for form in forms for half in ("medio", "media"))
         return tuple(halves) if int(text[:-2]) else ("medio", "media", "un medio")
     return tuple(other_readings(cardinals.spanish_forms, text))
+
+# %% ../../../nbs/1_preprocessing/text/spanish.ipynb #numbers-03
+_MONTHS = (
+    "enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|setiembre|octubre|noviembre|"
+    "diciembre"
+)
+
+
+def _day(number: int) -> Readings:
+    days = (cardinals.spanish(number), *(("primero",) if number == 1 else ()))
+    return *(f"{day} de" for day in days), *days
+
+
+def _month(number: int) -> Readings:
+    name = _MONTHS.replace("setiembre|", "").split("|")[number - 1]
+    return f"{name} de", f"{name} del", name
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #time-02
 def _hour(hour: int) -> Readings:
@@ -103,19 +119,18 @@ _NUMERALS = Numerals(
     spaced=True,
     others=_more,
     magnitudes=_LARGE,
-    coins={"€": "céntimo|céntimos", "$": "centavo|centavos", "£": "penique|peniques"},
+    coins={"€": "céntimo|céntimos", "$": "centavo|centavos", "£": "penique|peniques"}
+    | {"m": "centímetro|centímetros"},
     prices=("{whole} {unit} con {part}", "{whole} {unit} {part}")
     + ("{whole} {unit} con {part} {coin}", "{whole} {unit} y {part} {coin}"),
 )
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #rules-03
-_MONTHS = (
-    "enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|setiembre|octubre|noviembre|"
-    "diciembre"
-)
 _BESIDE_DIGITS = (
+    (DATE, partial(day_and_month, cardinals.spanish, _day, _month)),
     (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
     (rf"(?<![\w.,/])1(?= de (?:{_MONTHS})\b)", _first),
+    *sums("por", "más", ("son", "es igual a", "igual a", "es")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #rules-04
@@ -128,6 +143,7 @@ _RULES = Rules(
     ),
     written=(
         ("&", " y "),
+        ("§", " párrafo "),
         (r"(?<![\w.,])([13])\.?(er)\b", _ordinal),
         (r"(?<=\bsiglo )([ivxl]+)\b", _century),
     ),
@@ -142,6 +158,8 @@ _RULES = Rules(
         "ud": "usted",
         "uds": "ustedes",
         "núm": "número",
+        "art": ("artículo", "art"),
+        "apdo": "apartado",
     },
     words=(
         (r"\b(millón|millones) (?=(?:euros?|dólar|dólares|libras?|pesos?)\b)", r"\1 de "),
@@ -177,6 +195,11 @@ _NUMBER_CASES = (
         "doña ana señorita paz número siete número ocho uno coma cinco horas",
     ),
     ("1 kilo, 21 km", "un kilo veintiuno kilómetros"),
+    (
+        "El 24/12/2023, 3 x 4 = 12, 2+2, § 5, art. 3, apdo. 2, 1,80 m",
+        "el veinticuatro doce dos mil veintitrés tres por cuatro son doce dos más dos párrafo "
+        "cinco artículo tres apartado dos un metro con ochenta",
+    ),
 )
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #cases-03
@@ -197,4 +220,5 @@ spanish = language(
         ("el 3er día, ¼, ¾", "el tercer día un cuarto tres cuartos"),
         *_NUMBER_CASES,
     ),
+    alternatives=partial(bent_readings, _RULES, r"\buno$", ("un", "una")),
 )
