@@ -61,21 +61,22 @@ def sample_table_html(
     labels: Sequence[str],  # what to call each sample, e.g. its id
     references: Sequence[str],  # raw
     hypotheses: Sequence[str],  # raw
-    normaliser: Normaliser,  # the scorer's
+    normaliser: Normaliser | Sequence[Normaliser],  # the scorer's, of all samples or of each
     baseline: Sequence[str] | None = None,  # raw, from before fine-tuning
 ) -> str:
     "HTML table of samples: label, errors over words (or characters), and the marked alignment."
-    scores, unit = score(references, hypotheses, normaliser), normaliser.unit
-    counts = scores.primary
+    one = isinstance(normaliser, Normaliser)
+    rules = [normaliser] * len(labels) if one else normaliser
     lines = [[f"<b>{name}</b>" for name in ("sample", "errors", LEGEND)]]
-    for i, label in enumerate(labels):
-        texts = [scores.references[i], scores.hypotheses[i]]
-        texts += [fit(references[i], text, normaliser) for text in (baseline or ())[i : i + 1]]
+    for i, (label, rule) in enumerate(zip(labels, rules, strict=True)):
+        scores = score(references[i : i + 1], hypotheses[i : i + 1], rule)
+        texts, counts = [scores.references[0], scores.hypotheses[0]], scores.primary
+        texts += [fit(references[i], text, rule) for text in (baseline or ())[i : i + 1]]
         lines.append(
             [
                 html.escape(label),
-                f"{counts.errors[i]}/{counts.reference[i]}",
-                alignment_html(*(" ".join(units(text, unit)) for text in texts)),
+                f"{counts.errors[0]}/{counts.reference[0]}",
+                alignment_html(*(" ".join(units(text, rule.unit)) for text in texts)),
             ]
         )
     return table_html(lines)

@@ -16,8 +16,8 @@ from .blocks import block_sums, effective_blocks, jackknife
 from .intervals import CONFIDENCE, Interval
 
 # %% auto #0
-__all__ = ['Z', 'MOST_ACCELERATION', 'LEAST_DIVISOR', 'FARTHEST', 'FEWEST_FOR_INTERVAL', 'FEWEST_EFFECTIVE', 'wilson', 'reach_of',
-           'rate_ends', 'share_unseen', 'too_few', 'rate_interval', 'share_interval']
+__all__ = ['Z', 'LEAST_DIVISOR', 'FARTHEST', 'FEWEST_FOR_INTERVAL', 'FEWEST_EFFECTIVE', 'wilson', 'reach_of', 'rate_ends',
+           'share_unseen', 'too_few', 'rate_interval', 'share_interval']
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #wilson-02
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -44,8 +44,7 @@ def wilson(
     return Interval(k / n, *_wilson(k / n, n, Z), n, n)
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #reach-02
-MOST_ACCELERATION = 0.2  # of what is used: a few blocks can't tell more skew
-LEAST_DIVISOR = 0.3  # 1 - a t is never let below it
+LEAST_DIVISOR = 0.3  # 1 - a t is never let below it; a itself is at most 1/6
 FARTHEST = 6.0  # an end is at most e to the power of this away, a factor of 400
 
 
@@ -59,8 +58,7 @@ def rate_ends(errors: np.ndarray, words: np.ndarray) -> tuple[float, float]:
     value = errors.sum() / words.sum()
     error, acceleration = jackknife(errors, words)
     reach = reach_of(effective_blocks(words, errors))
-    skew = min(max(acceleration, 0.0), MOST_ACCELERATION)
-    up = reach / max(1 - skew * reach, LEAST_DIVISOR)
+    up = reach / max(1 - max(acceleration, 0.0) * reach, LEAST_DIVISOR)
     low, high = (min(far * error / value, FARTHEST) for far in (reach, up))
     return float(value * math.exp(-low)), float(value * math.exp(high))
 

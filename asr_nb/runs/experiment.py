@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PRIVACY', 'NAME', 'SET_NAME', 'NONSPEECH', 'lab_folder', 'experiment_names', 'plain_name', 'CorpusSpec',
-           'Experiment', 'with_nonspeech', 'nonspeech_set', 'gaps', 'model_notes', 'experiment_from', 'load_experiment',
-           'write_experiment']
+           'Experiment', 'with_nonspeech', 'nonspeech_set', 'gaps', 'scoring_notes', 'rule_doubt', 'model_notes',
+           'experiment_from', 'load_experiment', 'write_experiment']
 
 # %% ../../nbs/6_runs/experiment.ipynb #imports-01
 import dataclasses
@@ -24,7 +24,8 @@ from ..findings import Finding
 from ..models.registry import MODELS, ModelSpec, locate, public_source, relocate, split_prefix
 from ..preprocessing.sources.registry import SOURCES, source_named
 from ..preprocessing.store.steps import steps_from
-from ..preprocessing.text.normalisers import for_language, normaliser
+from ..preprocessing.text.languages import find_language
+from ..preprocessing.text.normalisers import AUTO, Normaliser, ScoringRules, has_rules
 from .privacy import PRIVATE, private_folder
 from ..training.recipes import RECIPES, Recipe, recipe
 
@@ -46,7 +47,7 @@ def experiment_names() -> list[str]:
     "The names in the lab's `experiments` folder."
     return sorted(path.stem for path in (lab_folder() / "experiments").glob("*.yaml"))
 
-# %% ../../nbs/6_runs/experiment.ipynb #corpus-02
+# %% ../../nbs/6_runs/experiment.ipynb #corpus-01b
 ROLES = ("target", "source", "nonspeech")
 PRIVACY = ("public", "private")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder's name
@@ -59,7 +60,7 @@ def plain_name(value: str, pattern: re.Pattern = NAME, field: str = "name") -> s
         raise BadInput(field, value, f"at most 60 characters that match {pattern.pattern}")
     return value
 
-
+# %% ../../nbs/6_runs/experiment.ipynb #corpus-02
 @dataclass(frozen=True)
 class CorpusSpec:
     "A set of utterances: where it comes from and what it is for."
@@ -72,6 +73,7 @@ class CorpusSpec:
     options: dict[str, Any] = field(default_factory=dict)  # what the source takes
     process: tuple[dict[str, Any], ...] = ()  # in order, as `preprocessing.store.steps` reads them
     long: bool = False  # recordings of any length, each decoded in pieces
+    normaliser: str = ""  # its own, or auto; "" = the experiment's
 
     def __post_init__(self):
         plain_name(self.name, SET_NAME)
@@ -79,6 +81,13 @@ class CorpusSpec:
         one_of("role", self.role, ROLES)
         one_of("privacy", self.privacy, PRIVACY)
         steps_from(self.process)
+        ScoringRules(self.normaliser or AUTO)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        "The languages that it says its rows are in; rows may name others."
+        named = (self.language, *(self.options.get("languages") or ()))
+        return tuple(dict.fromkeys(filter(None, named)))
 
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-01b
 class _Parts:
@@ -108,7 +117,7 @@ class Experiment(_Parts):
     tests: tuple[CorpusSpec, ...] = ()  # further test sets
     recipes: tuple[Recipe, ...] = ()  # none: the models only decode
     witnesses: tuple[ModelSpec, ...] = ()  # further models that only decode, for the audit
-    normaliser: str = "basic"
+    normaliser: str = "basic"  # of the sets that name none; auto: of each row's language
     notes: str = ""
     target: float = 0.0  # error rate on the corpus that is good enough, a fraction; 0: not stated
     probe_steps: int = 0  # steps of the probe of each model and recipe; 0: no probe
@@ -120,6 +129,12 @@ class Experiment(_Parts):
     @property
     def sets(self) -> tuple[CorpusSpec, ...]:  # the corpus first
         return (self.corpus, *self.tests)
+
+    @property
+    def rules(self) -> ScoringRules:
+        "Which normaliser scores which rows of its sets. Raises BadInput."
+        own = ((spec.name, spec.normaliser) for spec in self.sets if spec.normaliser)
+        return ScoringRules(self.normaliser, tuple(own))
 
     @property
     def private(self) -> bool:
@@ -136,6 +151,7 @@ def _named(kind: str, name: str, items: Iterable[Any]) -> Any:
 def _check_experiment(lab: Experiment) -> None:
     "Raise BadInput for the first part of an experiment that can't be used."
     plain_name(lab.name)
+    _ = lab.rules  # the name of its normaliser
     for name, rate in ("target", lab.target), ("gate_threshold", lab.gate_threshold or 0.0):
         if not 0 <= rate < 1:
             allowed = "an error rate as a fraction: 0.08 means 8 %; 0: none"
@@ -204,6 +220,34 @@ def gaps(experiment: Experiment) -> list[str]:
         if spec == nonspeech_set(spec.name, experiment.corpus.language)
     ]
     return lacks
+
+# %% ../../nbs/6_runs/experiment.ipynb #rules-02
+def scoring_notes(experiment: Experiment) -> list[Finding]:
+    "What a reader of the plan should know of the normalisers: which language has none that fits."
+    notes, rules = [], experiment.rules
+    for spec in experiment.sets:
+        if spec.role == "nonspeech":
+            continue
+        auto = rules.name_in(spec.name) == AUTO
+        if auto and not spec.languages:
+            text = (
+                "it names no language: each row is scored by the one it names itself, or by `basic`"
+            )
+            notes.append(Finding("note", "language-not-stated", text, spec.name))
+        for code in spec.languages:
+            if text := rule_doubt(code, rules.rule(code, spec.name), auto):
+                notes.append(Finding("note", "normaliser-may-not-fit", text, spec.name))
+    return notes
+
+
+def rule_doubt(language: str, rule: Normaliser, auto: bool) -> str:  # auto: nobody named the rule
+    "What speaks against a rule for the rows in a language; empty if nothing does."
+    name = f"`{language}`" if language else "rows that name no language"
+    if auto and not has_rules(language):
+        return f"there is no normaliser for {name}: `{rule.name}` scores it, in {rule.unit}s"
+    if rule.unit == "word" and not find_language(language).spaced:
+        return f"`{rule.name}` counts words, and {name} parts none: take `auto`, or its own"
+    return ""
 
 # %% ../../nbs/6_runs/experiment.ipynb #paths-02
 def _absolute(path: str, base: Path) -> str:
@@ -346,17 +390,6 @@ def _parse(text: str, name: str) -> Any:
         raise BadInput(place, problem, "YAML that can be read is needed") from None
 
 # %% ../../nbs/6_runs/experiment.ipynb #read-03
-def _normaliser(name: Any, language: str) -> str:
-    "The name of a normaliser; that of the corpus's language for `auto`. Raises BadInput."
-    if name != "auto":
-        return normaliser(name).name
-    if not language:
-        raise BadInput(
-            "normaliser", name, "the corpus must say its `language`, or the normaliser be named"
-        )
-    return for_language(language).name
-
-
 def experiment_from(data: Any, base: Path) -> Experiment:
     """The experiment in a parsed YAML file; `base` is what its paths are relative to. Raises
     BadInput."""
@@ -372,7 +405,6 @@ def experiment_from(data: Any, base: Path) -> Experiment:
     )
     if "corpus" in data:
         parts["tests"] = with_nonspeech(parts["tests"], parts["corpus"])
-        parts["normaliser"] = _normaliser(data.get("normaliser", "basic"), parts["corpus"].language)
     parts |= _models(data, base)
     parts["recipes"] = tuple(
         _recipe(r, f"recipes[{n}]") for n, r in enumerate(_list_of(data, "recipes"))
