@@ -9,7 +9,7 @@ import itertools
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -125,63 +125,76 @@ def normalised(text: str, normaliser: Normaliser) -> str:
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #fit-02
 class _Alignment(NamedTuple):
-    "A hypothesis beside its reference, as `fit` looks at it."
+    "A normalised hypothesis beside its reference, as `fit` looks at it."
 
-    errors: tuple[int, int]  # in the normaliser's unit, and in the other one
+    errors: int
     wrong: frozenset[int]  # places of the hypothesis where a step is no hit
-    starts: list[int]  # of its units in its text
+    starts: list[int]  # of its words or characters in its text
 
 
-@lru_cache(maxsize=4)  # asked for again by each group of readings, until the text changes
-def _align(reference: str, hypothesis: str, normaliser: Normaliser) -> _Alignment:
-    "Where and how often a normalised hypothesis differs."
-    unit = normaliser.unit
-    steps = Levenshtein.editops(units(reference, unit), units(hypothesis, unit))
-    pattern = r"\S+" if unit == "word" else r"\S"
-    return _Alignment(
-        _errors(reference, hypothesis, normaliser),
-        frozenset(step.dest_pos for step in steps),
-        [match.start() for match in re.finditer(pattern, hypothesis)],
-    )
+@lru_cache(maxsize=4)  # asked for by each group of readings, until the text changes
+def _alignment(reference: str, text: str, unit: str) -> _Alignment:
+    "Where and how often a hypothesis differs."
+    steps = Levenshtein.editops(units(reference, unit), units(text, unit))
+    starts = re.finditer(r"\S+" if unit == "word" else r"\S", text)
+    places = frozenset(step.dest_pos for step in steps)
+    return _Alignment(len(steps), places, [match.start() for match in starts])
+
+
+@lru_cache(maxsize=64)
+def _other_errors(reference: str, text: str, normaliser: Normaliser) -> int:
+    "Errors in what is not the unit: in characters as they are counted, or in words."
+    if normaliser.unit != "word":
+        return Levenshtein.distance(reference.split(), text.split())
+    sides = (side.replace(" ", "" if normaliser.spaceless else " ") for side in (reference, text))
+    return Levenshtein.distance(*sides)
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #fit-06
-def _errors(reference: str, hypothesis: str, normaliser: Normaliser) -> tuple[int, int]:
-    "Errors as they are counted: in the unit of the normaliser, and in characters or words."
-    sides = reference, hypothesis
-    words = Levenshtein.distance(*(side.split() for side in sides))
-    if normaliser.spaceless:
-        sides = (side.replace(" ", "") for side in sides)
-    characters = Levenshtein.distance(*sides)
-    return (words, characters) if normaliser.unit == "word" else (characters, words)
-
-
-def _places(phrase: str, text: str, spaceless: bool) -> Iterator[tuple[int, int]]:
-    "Where a phrase stands in a normalised text, as whole words unless blanks are no characters."
+def _place(phrase: str, text: str, start: int, spaceless: bool) -> tuple[int, int] | None:
+    "Where a phrase stands next: as whole words, unless blanks are no characters."
+    if not phrase:
+        return None
     if spaceless:
         pattern = " ?".join(map(re.escape, phrase.replace(" ", "")))
-    elif phrase in text:
+    elif text.find(phrase, start) >= 0:
         pattern = rf"(?<!\S){re.escape(phrase)}(?!\S)"
     else:
-        return iter(())
-    return (match.span() for match in re.finditer(pattern, text))
+        return None
+    match = re.compile(pattern).search(text, start)
+    return match and match.span()
+
+
+def _best(reference: str, before: str, texts: Iterable[str], normaliser: Normaliser) -> str | None:
+    "The text with the fewest errors: fewer than before in one unit, and no more in the other."
+    target, best = units(reference, normaliser.unit), None
+    least = _alignment(reference, before, normaliser.unit).errors
+    most = _other_errors(reference, before, normaliser)
+    for text in texts:
+        parts = units(text, normaliser.unit)
+        count = Levenshtein.distance(target, parts, score_cutoff=max(least - 1, 0))
+        if count < least and _other_errors(reference, text, normaliser) <= most:
+            least, best = count, text
+    return best
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #fit-03
-def _best(
-    reference: str, hypothesis: str, swaps: Sequence[tuple[str, str]], normaliser: Normaliser
+def _swap(
+    reference: str, text: str, phrase: str, readings: Sequence[str], normaliser: Normaliser
 ) -> str:
-    "The hypothesis with one of the phrases swapped where that lowers the errors most."
-    least, wrong, starts = _align(reference, hypothesis, normaliser)
-    best = hypothesis
-    for phrase, other in swaps if wrong else ():
-        for start, end in _places(phrase, hypothesis, normaliser.spaceless):
-            first, last = (bisect_left(starts, place) for place in (start, end))
-            if wrong.isdisjoint(range(first - 1, last + 1)):
-                continue  # nothing is wrong there
-            text = " ".join(f"{hypothesis[:start]}{other}{hypothesis[end:]}".split())
-            errors = _errors(reference, text, normaliser)
-            if errors[0] < least[0] and errors[1] <= least[1]:
-                least, best = errors, text
-    return best
+    "The text with a phrase in another reading wherever that lowers its errors, from left to right."
+    place = 0
+    while span := _place(phrase, text, place, normaliser.spaceless):
+        start, place = span
+        _, wrong, starts = _alignment(reference, text, normaliser.unit)
+        first, last = (bisect_left(starts, end) for end in span)
+        if wrong.isdisjoint(range(first - 1, last + 1)):
+            continue  # nothing is wrong there
+        sides = text[:start], text[place:]
+        texts = (" ".join(reading.join(sides).split()) for reading in readings)
+        better = _best(reference, text, texts, normaliser)
+        if better is not None:
+            place += len(better) - len(text)
+            text = better
+    return text
 
 
 @lru_cache(maxsize=2**17)  # a pair is scored by every table of a report
@@ -190,12 +203,11 @@ def fit(reference: str, hypothesis: str, normaliser: Normaliser) -> str:
     target, text = normalised(reference, normaliser), normalised(hypothesis, normaliser)
     if target == text or normaliser.alternatives is None:
         return text
-    swaps = [[(own, other) for other in more] for own, *more in normaliser.readings(hypothesis)]
-    swaps += [[(other, own) for other in more] for own, *more in normaliser.readings(reference)]
-    for swap in dict.fromkeys(map(tuple, swaps)):
-        before = None
-        while text != before:  # each time with fewer errors
-            before, text = text, _best(target, text, swap, normaliser)
+    for own, *others in dict.fromkeys(normaliser.readings(hypothesis)):
+        text = _swap(target, text, own, others, normaliser)
+    for own, *others in dict.fromkeys(normaliser.readings(reference)):
+        for other in sorted(others, key=len, reverse=True):
+            text = _swap(target, text, other, [own], normaliser)
     return text
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-02
