@@ -152,7 +152,7 @@ _BESIDE_DIGITS = (
     ),
     (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
     (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
-    (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
+    (rf"(?<![\w.,])([0-9]{{1,3}})-?((?:{_SUFFIXES})\w*)", _compound),
     *sums("gange", "plus", ("er", "er lig med", "lig med")),
 )
 
