@@ -1870,6 +1870,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'asr_nb/preprocessing/text/danish.py'),
                                                   'asr_nb.preprocessing.text.danish._more': ( '1_preprocessing/text/danish.html#_more',
                                                                                               'asr_nb/preprocessing/text/danish.py'),
+                                                  'asr_nb.preprocessing.text.danish._time': ( '1_preprocessing/text/danish.html#_time',
+                                                                                              'asr_nb/preprocessing/text/danish.py'),
                                                   'asr_nb.preprocessing.text.danish.in_coral_figures': ( '1_preprocessing/text/danish.html#in_coral_figures',
                                                                                                          'asr_nb/preprocessing/text/danish.py')},
             'asr_nb.preprocessing.text.declensions': { 'asr_nb.preprocessing.text.declensions._arabic': ( '1_preprocessing/text/declensions.html#_arabic',

@@ -47,7 +47,9 @@ def _decade(match: re.Match) -> Readings:
 
 
 def _more(text: str) -> Readings:
-    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`."
+    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`, a time for `8.15`."
+    if time := re.fullmatch("([0-9]{1,2})[.]([0-5][0-9])", text):
+        return _CLOCK.readings(int(time[1]), int(time[2]))
     if re.fullmatch("[0-9]{1,2}[.]5", text):
         number = int(text[:-2])
         own = {0: ("einhalb", "ein halb", "ein halber", "eine halbe"), 1: ("anderthalb",)}

@@ -80,7 +80,9 @@ def _more(text: str) -> Readings:
     "Readings of written digits besides the usual ones, the ordinals last."
     whole, mark, rest = text.partition(".")
     if mark:
-        return _decimal(whole, rest)
+        is_time = len(rest) == 2 and len(whole) in (1, 2)
+        times = _CLOCK.readings(int(whole), int(rest)) if is_time else ()
+        return *_decimal(whole, rest), *times
     forms = tuple(other_readings(declensions.russian_forms, text))
     return (*forms, *(declensions.russian_ordinals(int(text)) if forms and len(text) < 5 else ()))
 
