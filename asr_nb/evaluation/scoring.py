@@ -285,7 +285,7 @@ def score(
     hypotheses: Sequence[str],  # raw, in the same order
     normaliser: Normaliser,  # applied to both sides
 ) -> Scores:
-    "Hold each hypothesis against its reference. Raises BadInput for other numbers, or no text."
+    "Hold each hypothesis, as `fit` reads it, against its reference. Raises BadInput."
     for field, texts in ("references", references), ("hypotheses", hypotheses):
         if isinstance(texts, str) or not hasattr(texts, "__len__"):
             raise BadInput(field, type(texts).__name__, "a list of texts is needed")

@@ -131,7 +131,9 @@ _BESIDE_DIGITS = (
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #rules-04
 _SIGNS = "[\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
 _LONE = "وبلفك"  # words of one letter, which are written to the next word
-_HUNDREDS = "ثلاث|اربع|خمس|ست|سبع|ثمان|ثماني|تسع"
+_HUNDREDS = "|".join(  # what stands before a hundred
+    f"(?<={word} مئه)" for word in "ثلاث اربع خمس ست سبع ثمان ثماني تسع".split()
+)
 
 
 def _digit(match: re.Match) -> str:
@@ -150,13 +152,13 @@ _RULES = Rules(
         ("٬", ","),
         ("٫", "."),
         ("٪", "%"),
-        (r"(?<!\w)([ولفبك]?)د\. ?(?=\w)", r"\1الدكتور "),
+        (r"د\.(?<!\w\wد\.) ?(?=\w)", "الدكتور "),
     ),
     beside_digits=_BESIDE_DIGITS,
     letters={"ة": "ه", "مائ": "مئ"},
     words=(
-        (rf"(?<!\S)([{_LONE}]) (?=\S)", r"\1"),
-        (rf"(?<!\S)(و?(?:{_HUNDREDS})) مئه(?!\S)", r"\1مئه"),
+        (rf"([{_LONE}]) (?<!\S[{_LONE}] )(?=\S)", r"\1"),
+        (rf" مئه(?!\S)(?:{_HUNDREDS})", "مئه"),
     ),
 )
 

@@ -127,7 +127,7 @@ def _chosen(
 def _compact(text: str, groups: Groups | None = None) -> str:
     "The words of raw Chinese `text`, without blanks beside Chinese characters."
     text = fold(separate_digits(text))
-    for pattern, replacement in _CHINESE_WRITTEN:
+    for pattern, replacement in _CHINESE_WRITTEN if re.search("[0-9]", text) else ():
         text = re.sub(pattern, partial(_chosen, replacement, groups), text)
     text = " ".join(words(say_numbers(text, _MANDARIN, groups))).replace("〇", "零")
     return re.sub(f"(?<={UNSPACED.pattern}) | (?={UNSPACED.pattern})", "", text)
@@ -144,6 +144,8 @@ def _chinese(text: str) -> str:
 
 def _chinese_readings(text: str) -> tuple[Readings, ...]:
     "Groups of phrases that raw `text` may be read as, normalised."
+    if not re.search(r"[\d¼-¾⅐-⅞]", text):
+        return ()
     groups: Groups = []
     _compact(text, groups)
     normal = (tuple(dict.fromkeys(map(_chinese, group))) for group in groups)

@@ -12,7 +12,7 @@ from functools import partial
 
 from . import cardinals, ordinals
 from .clock import DATE, Clock, day_and_month, time_of
-from .numerals import Numerals, Readings
+from .numerals import Numerals, Readings, decimal
 from .rules import Rules, language, sums
 from .spelling import Normaliser
 
@@ -141,6 +141,14 @@ _NUMERALS = Numerals(
 )
 
 # %% ../../../nbs/1_preprocessing/text/danish.ipynb #rules-03
+def _time(match: re.Match) -> str | Readings:
+    "The readings of `10.30`, a decimal among them."
+    times = time_of(_CLOCK, match)
+    if isinstance(times, str):
+        return times
+    return *times, *(f" {text} " for text in decimal(match[1], ".", match[2], _NUMERALS))
+
+
 _DAY_AND_MONTH = partial(day_and_month, cardinals.danish, ordinals.danish_ordinals, _month)
 _BESIDE_DIGITS = (
     (DATE, _DAY_AND_MONTH),
@@ -148,11 +156,11 @@ _BESIDE_DIGITS = (
     (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
     (
         r"(?<![\w.,:$€£])(?<![$€£] )([0-9]{1,2})[.:]([0-5][0-9])(?! ?(?:%|kr|€|\$)|\w|[.,:]\w)",
-        partial(time_of, _CLOCK),
+        _time,
     ),
     (r"(?<![\w.,])([0-9]{2}|[0-9]{4})'?er(ne|nes)\b", _decade),
     (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
-    (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
+    (rf"(?<![\w.,])([0-9]{{1,3}})-?((?:{_SUFFIXES})\w*)", _compound),
     *sums("gange", "plus", ("er", "er lig med", "lig med")),
 )
 

@@ -23,16 +23,18 @@ def _ordinal(match: re.Match) -> str | Readings:
     "*vingt et unième* for `21e`, *premier* and *première* for `1er` and `1re`."
     number, ending = int(match[1]), match[2]
     forms = ordinals.french_ordinals(number)
-    if number == 1 or ending in ("er", "re", "ère"):
-        return {"er": "premier", "re": "première", "ère": "première"}.get(ending, match[0])
+    first = {"er": "premier", "re": "première", "ère": "première"}
+    if number == 1 or ending in first:
+        return first.get(ending, match[0]) if number == 1 else match[0]
     if ending in ("nd", "nde"):
         return {"nd": "second", "nde": "seconde"}[ending] if number == 2 else match[0]
     return forms if number else match[0]
 
 
-def _century(match: re.Match) -> Readings:
+def _century(match: re.Match) -> str | Readings:
     "*vingt et unième* for `xxie` before *siècle*."
-    return ordinals.french_ordinals(cardinals.roman(match[1]))
+    before = match.string[: match.start()][-1:]
+    return match[0] if before.isalpha() else ordinals.french_ordinals(cardinals.roman(match[1]))
 
 
 def _more(text: str) -> Readings:
@@ -140,6 +142,8 @@ _BESIDE_DIGITS = (
     (r"(?<![\w.:])([0-9]{1,2})(?: ?h ?|:)([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
     (r"(?<![\w.:])([0-9]{1,2}) ?h()(?!\w)", partial(time_of, _CLOCK)),
     (r"(?<![\w.,])([0-9]{1,4})(er|re|ère|e|ème|eme|nde?)s?(?!\w)", _ordinal),
+    (r"\bart\. ?(?=[0-9])", "article "),
+    (r"\bal\. ?(?=[0-9])", "alinéa "),
     *sums("fois", "plus", ("égale", "égalent", "égal à", "font", "fait")),
 )
 
@@ -153,8 +157,8 @@ _RULES = Rules(
         ("§", " paragraphe "),
         ("œ", "oe"),
         ("æ", "ae"),
-        (r"\b([ivxl]+)(?:e|è?me)(?= siècles?\b)", _century),
-        (r"\bm\. ?(?=[^\W\d])", "monsieur "),
+        (r"([ivxl]+)(?:e|è?me)(?= siècles?\b)", _century),
+        (r"m\.(?<=\bm\.) ?(?=[^\W\d])", "monsieur "),
     ),
     beside_digits=_BESIDE_DIGITS,
     same={
@@ -162,15 +166,13 @@ _RULES = Rules(
         "mme": "madame",
         "mlle": "mademoiselle",
         "dr": "docteur",
-        "art": ("article", "art"),
-        "al": ("alinéa", "al"),
         "st": ("saint", "st"),
         "ste": ("sainte", "ste"),
     },
     words=(
-        (r"\b(millions?|milliards?) (?=(?:euros?|dollars?|livres?)\b)", r"\1 d "),
-        (r"\b(millions?|milliards?) d (?=(?:dollars?|livres?)\b)", r"\1 de "),
-        (r"\bun (?=(?:heures?|livres?)\b)", "une "),
+        (r"milli(ons?|ards?) (?=(?:euros?|dollars?|livres?)\b)", r"milli\1 d "),
+        (r"milli(ons?|ards?) d (?=(?:dollars?|livres?)\b)", r"milli\1 de "),
+        (r"un(?<=\bun) (?=(?:heures?|livres?)\b)", "une "),
     ),
 )
 

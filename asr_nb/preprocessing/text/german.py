@@ -19,7 +19,7 @@ from .rules import Rules, bent_readings, language, sums
 _MONTHS = (
     "januar|jänner|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember"
 )
-_SUFFIXES = "jähr|tägig|wöch|monat|stünd|minüt|sekünd|fach|mal|köpf|stell|prozentig"
+_SUFFIXES = "jähr|tägig|wöch|monatig|stünd|minüt|sekünd|fach|mal|köpf|stell|prozentig"
 
 
 def _day(match: re.Match) -> Readings:
@@ -47,7 +47,9 @@ def _decade(match: re.Match) -> Readings:
 
 
 def _more(text: str) -> Readings:
-    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`."
+    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`, a time for `8.15`."
+    if time := re.fullmatch("([0-9]{1,2})[.]([0-5][0-9])", text):
+        return _CLOCK.readings(int(time[1]), int(time[2]))
     if re.fullmatch("[0-9]{1,2}[.]5", text):
         number = int(text[:-2])
         own = {0: ("einhalb", "ein halb", "ein halber", "eine halbe"), 1: ("anderthalb",)}
@@ -149,19 +151,21 @@ _BESIDE_DIGITS = (
     (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
     (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
     (r"(?<![\w.,])([0-9]{1,3})%(ig\w*)", r"\1prozent\2"),
-    (rf"(?<![\w.,])([0-9]{{1,3}})[- ]?((?:{_SUFFIXES})\w*)", _compound),
+    (rf"(?<![\w.,])([0-9]{{1,3}})-?((?:{_SUFFIXES})\w*)", _compound),
     (r"(?<![\w.,])([0-9]{2,4})er(n?)\b", _decade),
     (r"(?<![\w.,:/])([1-9][0-9]{0,2})\.(?=\s|$)", _dot),
+    (r"\bart\. ?(?=[0-9])", "artikel "),
     *sums("mal", "plus", ("ist", "ist gleich", "gleich", "sind", "macht")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #rules-04
+_NOUNS = "euro|dollar|pfund|cent|uhr|kilo|kilometer|meter|liter|gramm|grad"
 _RULES = Rules(
     _NUMERALS,
     raw=((r"(?<=[0-9]) ?½", ",5"),),
     written=(
-        (r"\bz\. ?b\b(?=\.)", "zum beispiel"),
-        (r"\bd\. ?h\b(?=\.)", "das heisst"),
+        (r"z\.(?<=\bz\.) ?b\b(?=\.)", "zum beispiel"),
+        (r"d\.(?<=\bd\.) ?h\b(?=\.)", "das heisst"),
         ("&", " und "),
         ("§", " paragraf "),
     ),
@@ -173,7 +177,6 @@ _RULES = Rules(
         "zirka": "circa",
         "nr": "nummer",
         "abs": "absatz",
-        "art": ("artikel", "art"),
         "dr": "doktor",
         "prof": "professor",
         "hr": "herr",
@@ -181,12 +184,9 @@ _RULES = Rules(
         "st": ("sankt", "st"),
     },
     words=(
-        (r"\bein(?=hundert|tausend)", ""),
-        (r"\beins (?=(?:million|milliarde)\b)", "eine "),
-        (
-            r"\beins (?=(?:euro|dollar|pfund|cent|uhr|kilo|kilometer|meter|liter|gramm|grad)\b)",
-            "ein ",
-        ),
+        (r"ein(?<=\bein)(?=hundert|tausend)", ""),
+        (r"eins(?<=\beins) (?=(?:million|milliarde)\b)", "eine "),
+        (rf"eins(?<=\beins) (?=(?:{_NOUNS})\b)", "ein "),
     ),
 )
 

@@ -80,7 +80,9 @@ def _more(text: str) -> Readings:
     "Readings of written digits besides the usual ones, the ordinals last."
     whole, mark, rest = text.partition(".")
     if mark:
-        return _decimal(whole, rest)
+        is_time = len(rest) == 2 and len(whole) in (1, 2)
+        times = _CLOCK.readings(int(whole), int(rest)) if is_time else ()
+        return *_decimal(whole, rest), *times
     forms = tuple(other_readings(declensions.russian_forms, text))
     return (*forms, *(declensions.russian_ordinals(int(text)) if forms and len(text) < 5 else ()))
 
@@ -223,10 +225,23 @@ _BESIDE_DIGITS = (
     (r"(?<![\w.,/])([0-9]{1,2})(?= ?век(|а|у|е|ом|ы)\b)", _year),
     (r"(?<![\w.,/])([12][0-9]{3})(?= ?(?:год|(?=г\b))(|а|у|ом|ы|г)\b)", _year),
     (rf"(?<![\w.,])([0-9]{{1,4}})-?({_ENDINGS})\b", _suffix),
+    (r"\bст\. ?(?=[0-9])", ("статья ", "статьи ", "статье ")),
+    (r"\bп\. ?(?=[0-9])", ("пункт ", "пункта ", "пункте ")),
     *sums("умножить на", "плюс", ("равно", "равняется", "будет")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #rules-04
+_ABBREVIATIONS = {"д": "так далее", "п": "тому подобное", "е": "то есть"} | {
+    "н": "господин",
+    "жа": "госпожа",
+}
+
+
+def _abbreviation(match: re.Match) -> str:
+    "*так далее* for `т. д.`, *господин* for `г-н`."
+    return _ABBREVIATIONS[match[1]]
+
+
 _RULES = Rules(
     _NUMERALS,
     raw=(
@@ -236,22 +251,19 @@ _RULES = Rules(
     ),
     written=(
         ("&", " и "),
+        (r"им\.(?<=\bим\.) ?(?=\w)", "имени "),
         ("§", " параграф "),
         ("\u0301", ""),
-        (r"\bт\. ?д\b", "так далее"),
-        (r"\bт\. ?п\b", "тому подобное"),
-        (r"\bт\. ?е\b", "то есть"),
-        (r"\bг-н\b", "господин"),
-        (r"\bг-жа\b", "госпожа"),
-        (r"\b([ivxl]+)(?= век(|а|у|е|ом|ы)\b)", _year),
+        (r"т\.(?<=\bт\.) ?([дпе])\b", _abbreviation),
+        (r"г-(?<=\bг-)(н|жа)\b", _abbreviation),
+        (r"([ivxl]+)(?= век(|а|у|е|ом|ы)\b)", _year),
     ),
     beside_digits=_BESIDE_DIGITS,
-    same={"г": ("год", "года", "году", "г", "город"), "ул": "улица", "им": ("имени", "им")}
-    | {"ст": ("статья", "статьи", "статье", "ст"), "п": ("пункт", "пункта", "пункте", "п")},
+    same={"г": ("год", "года", "году", "г", "город"), "ул": "улица"},
     letters={"ё": "е"},
     words=(
-        (r"\bдва (?=тысячи\b)", "две "),
-        (r"\bодин (?=тысяча\b)", "одна "),
+        (r"два(?<=\bдва) (?=тысячи\b)", "две "),
+        (r"один(?<=\bодин) (?=тысяча\b)", "одна "),
     ),
 )
 
@@ -263,7 +275,7 @@ def _readings(text: str) -> tuple[Readings, ...]:
     return *groups, *(group for group in bent if group[0].endswith("одна"))
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #cases-02
-_NUMBER_CASES = (
+_UNIT_CASES = (
     (
         "$20 млн, 3 тыс. ₽, 1,5 млрд €, 2 тыс €, 5 млн. $, 7 млрд. $, 5 руб., £3",
         "двадцать миллионов долларов три тысячи рублей один запятая пять миллиарда евро две "
@@ -281,6 +293,10 @@ _NUMBER_CASES = (
         "пять километров два метра три сантиметра четыре миллиметра пятьдесят километров в "
         "час восемь килограммов пять литров семь градусов минус пять градусов",
     ),
+)
+
+# %% ../../../nbs/1_preprocessing/text/russian.ipynb #cases-06
+_NUMBER_CASES = (
     (
         "в 15:30, 1 мая, 1999 год, в 2024г., 21 век, в XXI веке, на 3-м, 90-е",
         "в пятнадцать тридцать первого мая тысяча девятьсот девяносто девятый год в две "
@@ -320,6 +336,7 @@ russian = language(
         ("дом № 7, -5, 007", "дом номер семь минус пять ноль ноль семь"),
         ("кое-что, mp3", "кое что mp три"),
         ("чай & мёд, €5, $7", "чай и мед пять евро семь долларов"),
+        *_UNIT_CASES,
         *_NUMBER_CASES,
     ),
     alternatives=_readings,

@@ -33,7 +33,8 @@ def _first(_: re.Match) -> Readings:
 def _century(match: re.Match) -> Readings:
     "*veintiuno* for `xxi` after *siglo*."
     number = cardinals.roman(match[1])
-    return cardinals.spanish(number), *ordinals.spanish_ordinals(number)
+    forms = (cardinals.spanish(number), *ordinals.spanish_ordinals(number))
+    return tuple(f"siglo {form}" for form in forms)
 
 
 def _more(text: str) -> Readings:
@@ -130,10 +131,13 @@ _BESIDE_DIGITS = (
     (DATE, partial(day_and_month, cardinals.spanish, _day, _month)),
     (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
     (rf"(?<![\w.,/])1(?= de (?:{_MONTHS})\b)", _first),
+    (r"(?<![\w.,])([13])\.?(er)\b", _ordinal),
+    (r"\bart\. ?(?=[0-9])", "artículo "),
     *sums("por", "más", ("son", "es igual a", "igual a", "es")),
 )
 
 # %% ../../../nbs/1_preprocessing/text/spanish.ipynb #rules-04
+_NOUNS = "millón|euro|dólar|peso|kilo|kilómetro|metro|litro|grado|gramo"
 _RULES = Rules(
     _NUMERALS,
     raw=(
@@ -144,8 +148,7 @@ _RULES = Rules(
     written=(
         ("&", " y "),
         ("§", " párrafo "),
-        (r"(?<![\w.,])([13])\.?(er)\b", _ordinal),
-        (r"(?<=\bsiglo )([ivxl]+)\b", _century),
+        (r"siglo ([ivxl]+)\b", _century),
     ),
     beside_digits=_BESIDE_DIGITS,
     same={
@@ -158,13 +161,12 @@ _RULES = Rules(
         "ud": "usted",
         "uds": "ustedes",
         "núm": "número",
-        "art": ("artículo", "art"),
         "apdo": "apartado",
     },
     words=(
-        (r"\b(millón|millones) (?=(?:euros?|dólar|dólares|libras?|pesos?)\b)", r"\1 de "),
-        (r"\buno (?=(?:millón|euro|dólar|peso|kilo|kilómetro|metro|litro|grado|gramo)\b)", "un "),
-        (r"\buno (?=libra\b)", "una "),
+        (r"mill(ón|ones) (?=(?:euros?|dólar|dólares|libras?|pesos?)\b)", r"mill\1 de "),
+        (rf"uno(?<=\buno) (?=(?:{_NOUNS})\b)", "un "),
+        (r"uno(?<=\buno) (?=libra\b)", "una "),
     ),
 )
 
