@@ -2168,6 +2168,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'asr_nb/preprocessing/text/rules.py'),
                                                  'asr_nb.preprocessing.text.rules.Rules.compiled': ( '1_preprocessing/text/rules.html#rules.compiled',
                                                                                                      'asr_nb/preprocessing/text/rules.py'),
+                                                 'asr_nb.preprocessing.text.rules._phrase': ( '1_preprocessing/text/rules.html#_phrase',
+                                                                                              'asr_nb/preprocessing/text/rules.py'),
                                                  'asr_nb.preprocessing.text.rules._reading': ( '1_preprocessing/text/rules.html#_reading',
                                                                                                'asr_nb/preprocessing/text/rules.py'),
                                                  'asr_nb.preprocessing.text.rules._replace': ( '1_preprocessing/text/rules.html#_replace',
