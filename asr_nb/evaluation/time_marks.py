@@ -101,7 +101,7 @@ def _channels(segments: Iterable[Line], where: str) -> dict[Channel, list[Line]]
         before.append(line)
     return channels
 
-# %% ../../nbs/4_evaluation/time_marks.ipynb #place-03
+# %% ../../nbs/4_evaluation/time_marks.ipynb #place-02b
 @dataclass
 class Placement:
     "The words of a system by segment."
@@ -110,7 +110,7 @@ class Placement:
     ignored: int = 0  # words in segments that are not scored
     outside: int = 0  # words outside every segment: they count as added
 
-
+# %% ../../nbs/4_evaluation/time_marks.ipynb #place-03
 def place_words(
     words: Sequence[Line],  # of `ctm_lines`
     segments: Sequence[Line],  # of `stm_lines`, the ignored ones too
