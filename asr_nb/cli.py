@@ -318,7 +318,7 @@ def score(
     page: Page = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Score transcripts of other systems: rates, differences, slices, alignments.
+    """Score what other systems wrote, without an experiment.
 
     \b
     asr-nb score reference.trn system.trn --language da

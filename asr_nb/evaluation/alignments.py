@@ -12,7 +12,7 @@ from .scoring import align, normalised, score, units
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
-__all__ = ['STYLES', 'LEGEND', 'PAPER', 'CONTEXT', 'alignment_html', 'sample_table_html', 'table_html', 'alignment_text']
+__all__ = ['STYLES', 'LEGEND', 'PAPER', 'WHOLE', 'CONTEXT', 'alignment_html', 'sample_table_html', 'table_html', 'alignment_text']
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-02
 STYLES = {  # dark enough for white paper, apart also for the colour-blind
@@ -92,16 +92,17 @@ def table_html(lines: Iterable[Sequence[str]]) -> str:
     return f'<table style="border-collapse:collapse;{PAPER}">{rows}</table>'
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #text-02
-CONTEXT = 4  # words shown on each side of an error
+WHOLE = 40  # words up to which a text is shown whole
+CONTEXT = 4  # words shown on each side of an error in a longer one
 _SIGNS = {"hit": "{0}", "substitution": "{0}→{1}", "deletion": "−{0}", "insertion": "+{1}"}
 
 
 def alignment_text(reference: str, hypothesis: str) -> str:  # normalised, as they were scored
-    "The hypothesis with errors marked by sign; what is right is shown beside errors only."
+    "The hypothesis with errors marked by sign; of a long one what is beside errors."
     ops, parts = align(reference, hypothesis), []
     wrong = [place for place, op in enumerate(ops) if op.kind != "hit"]
     near = {n for place in wrong for n in range(place - CONTEXT, place + CONTEXT + 1)}
     for place, (kind, left, right) in enumerate(ops):
-        word = _SIGNS[kind].format(left, right) if place in near or not wrong else "…"
+        word = _SIGNS[kind].format(left, right) if place in near or len(ops) <= WHOLE else "…"
         parts += [word] if word != "…" or parts[-1:] != ["…"] else []
     return " ".join(parts) or "(nothing)"

@@ -320,9 +320,10 @@ def _hypotheses(
     return [replace(row, hypothesis=text or "") for row, text in zip(references.rows, ordered)]
 
 
-def _description(file: Transcripts, columns: Collection[str]) -> str:
+def _description(file: Transcripts, columns: Mapping[str, str]) -> str:
     "How a file was read, in a line."
-    named = f"; columns {', '.join(filter(None, columns))}" if file.format in TABLES else ""
+    pairs = " ".join(f"{name}={column}" for name, column in columns.items() if column)
+    named = f"; columns {pairs}" if file.format in TABLES else ""
     return f"{file.name}: {FORMATS[file.format].title}, {len(file.rows):,} utterances{named}"
 
 # %% ../../nbs/4_evaluation/pairing.ipynb #systems-05
@@ -338,9 +339,11 @@ def pair_systems(files: Sequence[Transcripts], options: Options = Options()) -> 
         raise BadInput(reference.name, "ignored segments", "one segment to score at least")
     references, columns = references_of(base, options), options.columns
     known = {name: column_of(base, name, columns, needed=False) for name in FIELDS}
-    systems = Systems(notes=[_description(base, known.values())])
+    systems = Systems(notes=[_description(base, known)])
     if ignored:
         systems.notes.append(f"{reference.name}: {len(ignored):,} ignored segments left out")
+    if not (known["hypothesis"] or others or base.format in TABLES):
+        raise BadInput("HYPOTHESIS", "", f"a file beside {reference.name}", "it is missing")
     names = system_names([file.name for file in (files if known["hypothesis"] else others)])
     if known["hypothesis"] or not others:
         column = known["hypothesis"] or column_of(base, "hypothesis", columns)
@@ -349,8 +352,8 @@ def pair_systems(files: Sequence[Transcripts], options: Options = Options()) -> 
     for name, file in zip(names, others):
         file = _without(_placed(file, reference, systems.notes), ignored)
         column = _column_of_hypotheses(file, columns)
-        id_column = column_of(file, "id", columns, needed=False)
-        systems.notes.append(_description(file, [id_column, column]))
+        fields = {"id": column_of(file, "id", columns, needed=False), "hypothesis": column}
+        systems.notes.append(_description(file, fields))
         systems.predictions[name] = _hypotheses(file, column, references, options, systems.notes)
     return systems
 

@@ -24,7 +24,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 def text_lines(path: Path) -> list[str]:
     "The lines of a text file. Raises BadInput unless it is UTF-8 and says something."
     if not path.is_file():
-        raise BadInput("file", str(path), "a file with transcripts is needed", "there is none")
+        raise BadInput(str(path), "", "a file with transcripts is needed", "there is no such file")
     data, save = path.read_bytes(), "UTF-8 is needed: save it as that"
     if data[:2] in _UTF16:
         raise BadInput(f"{path} line 1", "UTF-16", save, "it begins with the mark of UTF-16")
@@ -37,7 +37,7 @@ def text_lines(path: Path) -> list[str]:
         number = text.count("\n", 0, text.index("\0")) + 1
         raise BadInput(f"{path} line {number}", "NUL", save, "it holds a NUL byte")
     if not text.strip():
-        raise BadInput("file", str(path), "a line for each utterance is needed", f"{path} is empty")
+        raise BadInput(str(path), "", "a line for each utterance is needed", "it is empty")
     return text.removesuffix("\n").replace("\r\n", "\n").removesuffix("\r").split("\n")
 
 # %% ../../nbs/4_evaluation/transcripts.ipynb #formats-02
@@ -158,5 +158,5 @@ def read_transcripts(
             raise BadInput(f"{path} line {line.number}", value, f"read as {form}: {line.wrong}")
         rows.append(line)
     if not rows:
-        raise BadInput("file", str(path), "a line for each utterance", f"{path} has no utterance")
+        raise BadInput(str(path), "", "a line for each utterance is needed", "it has no utterance")
     return Transcripts(str(path), form, rows)

@@ -162,7 +162,7 @@ def worst_lines(score: Score, count: int) -> Iterator[str]:
     for row in worst(score.predictions, score.normalise, count):
         n = places[row.id]
         speaker = f", {row.speaker}" if row.speaker else ""
-        yield f"{row.id}{speaker}: {counts.errors[n]} errors in {counts.reference[n]}"
+        yield f"{row.id}{speaker}: errors {counts.errors[n]}/{counts.reference[n]}"
         yield f"    {marked(row, score.normalise)}"
 
 
@@ -188,13 +188,17 @@ def _heading(text: str) -> str:
 
 def method_lines(report: ScoreReport) -> list[str]:
     "How the files were read, by which rules was scored, what the set can show, a warning."
-    _, score = report.first
+    (name, score), *others = report.scores.items()
     doubt = block_warning(*blocks_of(score.predictions))
     rows, rule = score.predictions, score.normalise
+    powers = [
+        f"{other} against {name}: {power_sentence(one.predictions, rule, rows)}"
+        for other, one in others
+    ]
     return [
         *report.notes,
         f"Normaliser: {rule.name}, {score.reason}.",
-        power_sentence(rows, rule),
+        *(powers or [power_sentence(rows, rule)]),
         *([f"WARNING: {doubt}."] if doubt else []),
     ]
 
