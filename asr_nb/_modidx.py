@@ -551,6 +551,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'asr_nb/evaluation/time_marks.py'),
                                               'asr_nb.evaluation.time_marks._seconds': ( '4_evaluation/time_marks.html#_seconds',
                                                                                          'asr_nb/evaluation/time_marks.py'),
+                                              'asr_nb.evaluation.time_marks._words_of': ( '4_evaluation/time_marks.html#_words_of',
+                                                                                          'asr_nb/evaluation/time_marks.py'),
                                               'asr_nb.evaluation.time_marks.ctm_lines': ( '4_evaluation/time_marks.html#ctm_lines',
                                                                                           'asr_nb/evaluation/time_marks.py'),
                                               'asr_nb.evaluation.time_marks.is_ignored': ( '4_evaluation/time_marks.html#is_ignored',

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,37 +109,46 @@ class Placement:
     ignored: int = 0  # words in segments that are not scored
     outside: int = 0  # words outside every segment: they count as added
 
-# %% ../../nbs/4_evaluation/time_marks.ipynb #place-03
-def place_words(
-    words: Sequence[Line],  # of `ctm_lines`
-    segments: Sequence[Line],  # of `stm_lines`, the ignored ones too
-    names: tuple[str, str],  # of the two files, for errors: CTM and STM
-) -> Placement:
-    """A text for each scored segment of the recordings that have words. Raises BadInput for a
-    channel that the STM lacks, and for segments that overlap."""
-    channels, texts = _channels(segments, names[1]), {}
-    ends = {key: [line.row["end"] for line in lines] for key, lines in channels.items()}
-    placement = Placement()
+# %% ../../nbs/4_evaluation/time_marks.ipynb #place-02c
+def _words_of(
+    words: Iterable[Line], channels: Mapping[Channel, Any], where: str
+) -> dict[Channel, list[Line]]:
+    "The words of each channel in their order. Raises BadInput for a channel without segments."
+    sides: dict[Channel, list[Line]] = {}
     for line in sorted(words, key=lambda line: line.row["begin"]):
         key = _channel(line.row)
         if key not in channels:
-            where = f"{line.row['recording']} {line.row['channel']}"
+            name = f"{line.row['recording']} {line.row['channel']}"
             known = (" ".join(key) for key in channels)
-            raise BadInput(f"{names[0]} line {line.number}", where, known)
-        if key not in texts:
-            texts[key] = [[] for _ in channels[key]]
-        middle = line.row["begin"] + line.row["duration"] / 2
-        place = min(bisect_right(ends[key], middle), len(ends[key]) - 1)
-        texts[key][place].append(line)
-        row = channels[key][place].row
-        placement.ignored += is_ignored(row)
-        placement.outside += not (is_ignored(row) or row["begin"] <= middle < row["end"])
-    for key, parts in texts.items():
-        placement.rows += map(_hypothesis, channels[key], parts)
-    return placement
+            raise BadInput(f"{where} line {line.number}", name, known)
+        sides.setdefault(key, []).append(line)
+    return sides
 
 
 def _hypothesis(segment: Line, words: Sequence[Line]) -> Line:
     "What was written for a segment; its line is that of the first word."
     text = " ".join(word.row["text"] for word in words)
     return Line(words[0].number if words else 0, {"id": segment.row["id"], "text": text})
+
+# %% ../../nbs/4_evaluation/time_marks.ipynb #place-03
+def place_words(
+    words: Sequence[Line],  # of `ctm_lines`
+    segments: Sequence[Line],  # of `stm_lines`, the ignored ones too
+    names: tuple[str, str],  # of the two files, for errors: CTM and STM
+) -> Placement:
+    """A text for each segment of the channels that have words. Raises BadInput for a channel that
+    the STM lacks, and for segments that overlap."""
+    channels, placement = _channels(segments, names[1]), Placement()
+    for key, line_words in _words_of(words, channels, names[0]).items():
+        lines, place = channels[key], 0
+        texts: list[list[Line]] = [[] for _ in lines]
+        for word in line_words:
+            middle = round(word.row["begin"] + word.row["duration"] / 2, 6)  # 1.9 + 0.1 is 2
+            while place < len(lines) - 1 and middle >= lines[place].row["end"]:
+                place += 1  # never back: words keep their order
+            texts[place].append(word)
+            row = lines[place].row
+            placement.ignored += is_ignored(row)
+            placement.outside += not is_ignored(row) and not row["begin"] <= middle < row["end"]
+        placement.rows += map(_hypothesis, lines, texts)
+    return placement
