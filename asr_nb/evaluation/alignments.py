@@ -53,7 +53,7 @@ def alignment_html(
         lines.append((html.escape(names[0]), _marked(reference, baseline)))
     name = "hypothesis" if baseline is None else html.escape(names[1])
     lines.append((name, _marked(reference, hypothesis)))
-    label = '<span style="display:inline-block;width:6em;color:#666">'
+    label = '<span style="display:inline-block;min-width:6em;padding-right:.6em;color:#666">'
     rows = "".join(f'<div dir="auto">{label}{name}</span>{text}</div>' for name, text in lines)
     return f'<div style="{PAPER};line-height:1.7;text-align:left">{rows}</div>'
 

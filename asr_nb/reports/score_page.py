@@ -19,7 +19,6 @@ from asr_nb.reports.breakdown import (
     comparison_rows,
     comparison_sentences,
     paired_rates,
-    power_sentence,
     rate_name,
     rates,
     slice_finding,
@@ -102,10 +101,6 @@ def _differences(report: ScoreReport) -> Iterator[str]:
     title, intervals = f"Against {name}", [(row.value, row.difference) for row in rows]
     chart = figures.interval_chart(intervals, title, "difference (points)", zero=True)
     yield picture_html(chart, title)
-    for one in comparisons_of(report):
-        before, after = one.first.predictions, one.second.predictions
-        yield f"<p>{html.escape(one.names[1])}: "
-        yield f"{html.escape(power_sentence(after, first.normalise, before))}</p>"
 
 # %% ../../nbs/7_reports/score_page.ipynb #page-03
 def _slices(report: ScoreReport) -> Iterator[str]:
