@@ -116,10 +116,10 @@ def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured
     ]
     assert len(cards) == 2 and all(line.endswith("| **better** |") for line in cards)
     (experiment,) = experiments_in(measured)
-    assert "<th>calls: words a second</th>" in summary_html(experiment)
-    assert "2 words a second [2, 2]<br>+1 words a second [+1, +1]<br><b>better</b>" in summary_html(
-        experiment
-    )
+    table = summary_html(experiment)
+    assert ">calls: words a second</th>" in table
+    cells = "2 words a second [2, 2]", "+1 words a second [+1, +1]", "<b>better</b>"
+    assert "".join(f'<td class="rate better">{cell}</td>' for cell in cells) in table
 
 
 def test_without_its_entry_no_page_knows_it(
@@ -138,7 +138,7 @@ def test_words_where_nobody_speaks_are_compared_everywhere(measured: Path) -> No
     assert [(row["difference"], row["verdict"]) for row in table] == [(change, "**WORSE**")]
     assert f"| {change} | **WORSE** |" in result_table(story(measured))
     (experiment,) = experiments_in(measured)
-    assert f"{change}<br><b>WORSE</b>" in summary_html(experiment)
+    assert f'{change}</td><td class="rate worse"><b>WORSE</b>' in summary_html(experiment)
     assert f"worse: noises: {change}" in summary_text(experiment)
     assert any(change in text for text in story(measured).evaluation.warnings)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from .scoring import align, normalised, score, units
+from .scoring import Op, align, normalised, score, units
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
@@ -62,22 +62,23 @@ def sample_table_html(
     labels: Sequence[str],  # what to call each sample, e.g. its id
     references: Sequence[str],  # raw
     hypotheses: Sequence[str],  # raw
-    normaliser: Normaliser,  # the scorer's
+    normaliser: Normaliser | Sequence[Normaliser],  # the scorer's, of all samples or of each
     baseline: Sequence[str] | None = None,  # raw, from before fine-tuning
     names: tuple[str, str] = ("before", "after"),  # of baseline and hypotheses
 ) -> str:
     "HTML table of samples: label, errors over words (or characters), and the marked alignment."
-    scores, unit = score(references, hypotheses, normaliser), normaliser.unit
-    counts = scores.primary
+    one = isinstance(normaliser, Normaliser)
+    rules = [normaliser] * len(labels) if one else normaliser
     lines = [[f"<b>{name}</b>" for name in ("sample", "errors", LEGEND)]]
-    for i, label in enumerate(labels):
-        texts = [scores.references[i], scores.hypotheses[i]]
-        texts += [normalised(text, normaliser) for text in (baseline or ())[i : i + 1]]
+    for i, (label, rule) in enumerate(zip(labels, rules, strict=True)):
+        scores = score(references[i : i + 1], hypotheses[i : i + 1], rule)
+        texts, counts = [scores.references[0], scores.hypotheses[0]], scores.primary
+        texts += [normalised(text, rule) for text in (baseline or ())[i : i + 1]]
         lines.append(
             [
                 html.escape(label),
-                f"{counts.errors[i]}/{counts.reference[i]}",
-                alignment_html(*(" ".join(units(text, unit)) for text in texts), names=names),
+                f"{counts.errors[0]}/{counts.reference[0]}",
+                alignment_html(*(" ".join(units(t, rule.unit)) for t in texts), names=names),
             ]
         )
     return table_html(lines)
@@ -97,9 +98,9 @@ CONTEXT = 4  # words shown on each side of an error in a longer one
 _SIGNS = {"hit": "{0}", "substitution": "{0}→{1}", "deletion": "−{0}", "insertion": "+{1}"}
 
 
-def alignment_text(reference: str, hypothesis: str) -> str:  # normalised, as they were scored
+def alignment_text(ops: Sequence[Op]) -> str:  # of `scoring.align`
     "The hypothesis with errors marked by sign; of a long one what is beside errors."
-    ops, parts = align(reference, hypothesis), []
+    parts: list[str] = []
     wrong = [place for place, op in enumerate(ops) if op.kind != "hit"]
     near = {n for place in wrong for n in range(place - CONTEXT, place + CONTEXT + 1)}
     for place, (kind, left, right) in enumerate(ops):

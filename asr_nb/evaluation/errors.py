@@ -22,7 +22,7 @@ from .pronunciation import available, phonemes_of, sound_alike
 from .scoring import Op, loops_in, normalised
 from .summary import pair, scores_of
 from ..preprocessing.text.languages import Language, WordRules, find_language
-from ..preprocessing.text.normalisers import Normaliser
+from ..preprocessing.text.normalisers import Normaliser, Scorer, rules_of
 
 # %% auto #0
 __all__ = ['BUCKETS', 'FEWEST_TRUNCATED', 'FEWEST_INVENTED', 'LIKE', 'Error', 'has_rule', 'names_in', 'classify', 'worst_first',
@@ -208,20 +208,22 @@ def _load_phonemes(alignments: Iterable[Sequence[Op]], languages: Sequence[Langu
         phonemes_of(some, voice)
 
 
-def classify(predictions: Sequence[Prediction], normalise: Normaliser) -> list[list[Error]]:
+def classify(predictions: Sequence[Prediction], normalise: Scorer) -> list[list[Error]]:
     "The errors of each utterance in the order of its alignment, each in one bucket."
-    alignments, unit = scores_of(predictions, normalise).alignments, normalise.unit
+    alignments = scores_of(predictions, normalise).alignments
     languages = [find_language(row.language) for row in predictions]
     _load_phonemes(alignments, languages)
     return [
-        _errors(ops, language, names_in(row.reference, normalise, language), unit)
+        _errors(ops, language, names_in(row.reference, rule, language), rule.unit)
         if any(op.kind != "hit" for op in ops)
         else []
-        for ops, language, row in zip(alignments, languages, predictions)
+        for ops, language, row, rule in zip(
+            alignments, languages, predictions, rules_of(normalise, predictions)
+        )
     ]
 
 # %% ../../nbs/4_evaluation/errors.ipynb #table-02
-def worst_first(predictions: Sequence[Prediction], normalise: Normaliser) -> list[int]:
+def worst_first(predictions: Sequence[Prediction], normalise: Scorer) -> list[int]:
     "Places of the utterances with errors, most errors first, ties by id."
     errors = scores_of(predictions, normalise).primary.errors
     return sorted(np.flatnonzero(errors).tolist(), key=lambda i: (-errors[i], predictions[i].id))
@@ -229,7 +231,7 @@ def worst_first(predictions: Sequence[Prediction], normalise: Normaliser) -> lis
 
 def buckets(
     predictions: Sequence[Prediction],
-    normalise: Normaliser,
+    normalise: Scorer,
     worst: int | None = 100,  # utterances, those with the most errors; None: all of them
 ) -> dict[str, int | None]:  # None: not available in this language, or here
     "How many errors lie in each bucket; they sum to all that were scored."
@@ -252,7 +254,7 @@ class Confusion(NamedTuple):
 
 
 def confusions(
-    predictions: Sequence[Prediction], normalise: Normaliser, count: int = 20
+    predictions: Sequence[Prediction], normalise: Scorer, count: int = 20
 ) -> list[Confusion]:
     "The most frequent pairs of a reference word and the word in its place, ties by alphabet."
     pairs = Counter(
@@ -308,7 +310,7 @@ def _broken(ops: Sequence[Op], later: Sequence[Op]) -> Iterator[tuple[str, str]]
 def regressions(
     before: Sequence[Prediction],
     after: Sequence[Prediction],  # of the same utterances
-    normalise: Normaliser,
+    normalise: Scorer,
     count: int | None = 20,  # None: all of them
 ) -> list[Regression]:
     "What `before` had right and `after` has wrong, the longest first, ties by id. Raises BadInput."
@@ -335,8 +337,8 @@ class Distribution:
     worst: float | None
 
 
-def distribution(predictions: Sequence[Prediction], normalise: Normaliser) -> Distribution:
-    "Of words, or of characters where the normaliser counts those."
+def distribution(predictions: Sequence[Prediction], normalise: Scorer) -> Distribution:
+    "Of words, or of characters where the rules of a row count those."
     counts = scores_of(predictions, normalise).primary
     spoken = counts.reference > 0
     rates = counts.errors[spoken] / counts.reference[spoken]

@@ -16,8 +16,14 @@ from ..checks import BadInput, one_of
 from .decoding import Prediction
 from .time_marks import is_ignored, place_words
 from .transcripts import FORMATS, Transcripts, read_transcripts
-from ..preprocessing.text.normalisers import Normaliser, for_language, normaliser
-from ..preprocessing.text.languages import find_language
+from asr_nb.preprocessing.text.normalisers import (
+    AUTO,
+    Scorer,
+    ScoringRules,
+    for_any_language,
+    for_language,
+    normaliser,
+)
 from ..preprocessing.text.spelling import basic, words
 
 # %% auto #0
@@ -175,7 +181,9 @@ def references_of(file: Transcripts, options: Options) -> References:
     ids = own or [f"line {line.number}" for line in file.rows]
     values = {name: _values(file, columns[name]) for name in ("speaker", "recording", "language")}
     tags = {name: _values(file, name) for name in options.by if name not in FIELDS}
-    tags |= {name: values[name] for name in ("recording", "language") if name in options.by}
+    several = len(set(values["language"])) > 1 and not options.language
+    named = [*options.by, *(["language"] if several else [])]
+    tags |= {name: values[name] for name in ("recording", "language") if name in named}
     if options.speaker_before:
         values["speaker"] = [_speaker(id, options.speaker_before, file) for id in ids]
     seconds = _durations(file, columns["duration"])
@@ -360,20 +368,17 @@ def pair_systems(files: Sequence[Transcripts], options: Options = Options()) -> 
 # %% ../../nbs/4_evaluation/pairing.ipynb #rule-02
 def rule_of(
     languages: Collection[str],  # of the utterances
-    name: str = "",  # of a normaliser; "" = by language
-    named: bool = False,  # whether the user named the language
-) -> tuple[Normaliser, str]:
+    name: str = "",  # of a normaliser; "" or auto: by language
+    named: bool = False,  # whether the user named the language: then it must have rules
+) -> tuple[Scorer, str]:
     "What two spellings of a word are made equal by, and why it is this. Raises BadInput."
-    codes = sorted(filter(None, set(languages)))
-    if name:
+    codes = sorted(set(languages))
+    if name not in ("", AUTO):
         return normaliser(name), "as named"
-    if named and len(codes) == 1:
-        return for_language(codes[0]), f"of the language {codes[0]}"
-    with_rules = {code for code in codes if find_language(code).normalisers}
-    if len(codes) == 1 and with_rules:
-        return for_language(codes[0]), f"of the language {codes[0]}, as the column says"
-    if len(codes) > 1:
-        return basic, f"for {len(codes)} languages: {', '.join(codes)}"
-    if codes:
-        return basic, f"since there are no rules for the language {codes[0]}"
-    return basic, "since no language is named: case and punctuation don't count, numbers do"
+    if codes in ([], [""]):
+        return basic, "since no language is named: case and punctuation don't count, numbers do"
+    if len(codes) == 1:
+        rule = for_language(codes[0]) if named else for_any_language(codes[0])
+        return rule, f"of the language {codes[0]}"
+    rules = (f"{code or 'no language'}: {for_any_language(code).name}" for code in codes)
+    return ScoringRules(), f"by the language of each row ({', '.join(rules)})"

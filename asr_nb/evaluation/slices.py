@@ -21,8 +21,9 @@ from asr_nb.evaluation.significance import (
     paired_bootstrap,
     paired_p,
 )
-from .summary import FEWEST_FOR_INTERVAL, pair, scores_of
-from ..preprocessing.text.normalisers import Normaliser
+from .summary import FEWEST_FOR_INTERVAL, headline_rate, pair, scores_of
+from ..preprocessing.corpus.utterances import Utterance
+from ..preprocessing.text.normalisers import Normaliser, Scorer, rules_of
 
 # %% auto #0
 __all__ = ['NOT_KNOWN', 'EDGES', 'UNITS', 'FEWEST_NUMBERS', 'thirds', 'bands', 'training_words', 'slices_of', 'SliceRow',
@@ -58,9 +59,10 @@ def bands(values: Sequence[float | None], edges: Sequence[float], unit: str = ""
     ]
 
 # %% ../../nbs/4_evaluation/slices.ipynb #columns-02
-def training_words(texts: Iterable[str], normalise: Normaliser) -> frozenset[str]:
-    "The words of raw training texts, as they are scored."
-    return frozenset(word for text in texts for word in normalised(text, normalise).split())
+def training_words(rows: Sequence[Utterance], normalise: Scorer) -> frozenset[str]:
+    "The words of the training set, as they are scored."
+    pairs = zip(rows, rules_of(normalise, rows))
+    return frozenset(word for row, rule in pairs for word in normalised(row.text, rule).split())
 
 
 def _number(text: str | None) -> float | None:
@@ -81,35 +83,47 @@ def _tag(name: str, values: Sequence[str | None]) -> list[str]:
         return [str(value) if value not in (None, "") else NOT_KNOWN for value in values]
     return bands(numbers, EDGES.get(name) or thirds(numbers), UNITS.get(name, ""))
 
-# %% ../../nbs/4_evaluation/slices.ipynb #columns-03
-def _pace(row: Prediction, normalise: Normaliser) -> float | None:
+# %% ../../nbs/4_evaluation/slices.ipynb #columns-03b
+def _paces(predictions: Sequence[Prediction], rules: Sequence[Normaliser]) -> list[str]:
+    "The band of each speaking rate, among the utterances that are counted in the same unit."
+    names = [""] * len(predictions)
+    for unit in {rule.unit for rule in rules}:
+        places = [place for place, rule in enumerate(rules) if rule.unit == unit]
+        pace = [_pace(predictions[place], rules[place]) for place in places]
+        for place, name in zip(places, bands(pace, thirds(pace), f"{unit}s a second")):
+            names[place] = name
+    return names
+
+
+def _pace(row: Prediction, rule: Normaliser) -> float | None:
     "Words or characters said in a second; None if nothing was said."
-    count = len(units(normalised(row.reference, normalise), normalise.unit))
+    count = len(units(normalised(row.reference, rule), rule.unit))
     return count / row.duration if count and row.duration > 0 else None
 
-
+# %% ../../nbs/4_evaluation/slices.ipynb #columns-03
 def slices_of(
     predictions: Sequence[Prediction],  # of one test set
-    normalise: Normaliser,
+    normalise: Scorer,
     vocabulary: Collection[str] | None = None,  # words of the training set, by `training_words`
     levels: Mapping[str, float] | None = None,  # dB of utterances, by id
 ) -> dict[str, list[str]]:  # slice -> its value for each utterance
     "What the utterances can be sliced by, and where each belongs."
     names = sorted({name for row in predictions for name in row.tags})
     columns = {name: _tag(name, [row.tags.get(name) for row in predictions]) for name in names}
-    pace = [_pace(row, normalise) for row in predictions]
+    rules = rules_of(normalise, predictions)
     seconds = [row.duration for row in predictions]
     own = {
         "speaker": [row.speaker or NOT_KNOWN for row in predictions],
         "duration": bands(seconds, EDGES["duration"], UNITS["duration"]),
-        "speaking rate": bands(pace, thirds(pace), f"{normalise.unit}s a second"),
+        "speaking rate": _paces(predictions, rules),
     }
     if levels is not None:
         known = [levels.get(row.id) for row in predictions]
         own["level"] = bands(known, thirds(known), UNITS["level"])
     if vocabulary is not None:
         known = set(vocabulary)
-        new = [set(normalised(row.reference, normalise).split()) - known for row in predictions]
+        pairs = zip(predictions, rules)
+        new = [set(normalised(row.reference, rule).split()) - known for row, rule in pairs]
         own["unseen words"] = [
             "some unseen in training" if words else "all seen in training" for words in new
         ]
@@ -130,6 +144,7 @@ class SliceRow:
     before: Interval | None = None  # None: there is one system only
     difference: Interval | None = None  # after minus before, paired
     p: float | None = None  # of the difference; after Holm's correction, but for "all"
+    rate: str = "wer"  # which rate they are: wer, cer or mer
 
     @property
     def verdict(self) -> str:
@@ -180,10 +195,29 @@ def _worst_first(row: SliceRow) -> tuple:
     rate = -1.0 if row.after.value is None else row.after.value
     return row.after.low is None, -rate, -row.n, row.slice, row.value
 
+# %% ../../nbs/4_evaluation/slices.ipynb #table-04c
+def _with_rates(
+    table: Sequence[SliceRow],
+    predictions: Sequence[Prediction],
+    columns: Mapping[str, Sequence[str]],
+    normalise: Scorer,
+    unit: str,
+) -> list[SliceRow]:
+    "The rows with what their rate is called, which may differ where it is MER for all."
+    rate = {"word": "wer", "character": "cer"}.get(unit) or headline_rate(normalise, predictions)
+    if rate != "mer":
+        return [replace(row, rate=rate) for row in table]
+    chosen: dict[tuple[str, str], list[Prediction]] = {("all", ""): list(predictions)}
+    for name, values in columns.items():
+        for value, row in zip(values, predictions):
+            chosen.setdefault((name, value), []).append(row)
+    rates = {place: headline_rate(normalise, rows) for place, rows in chosen.items()}
+    return [replace(row, rate=rates[row.slice, row.value]) for row in table]
+
 # %% ../../nbs/4_evaluation/slices.ipynb #table-04b
 def slice_table(
     after: Sequence[Prediction],  # of one test set
-    normalise: Normaliser,
+    normalise: Scorer,
     before: Sequence[Prediction] | None = None,  # of the same utterances
     columns: Mapping[str, Sequence[str]] | None = None,  # by `slices_of`, the default
     unit: str = "",  # word or character; the default is what the normaliser counts
@@ -209,5 +243,6 @@ def slice_table(
         for name, values in columns.items()
         for value in sorted(set(values))
     ]
-    rows = _corrected([whole.row(*cut) for cut in cuts])
-    return [whole.row("all", "", np.ones(len(after), bool)), *sorted(rows, key=_worst_first)]
+    rows = sorted(_corrected([whole.row(*cut) for cut in cuts]), key=_worst_first)
+    rows = [whole.row("all", "", np.ones(len(after), bool)), *rows]
+    return _with_rates(rows, after, columns, normalise, unit)

@@ -17,7 +17,7 @@ from ..checks import BadInput, canonical_json, one_of, sha256, write_atomic
 from ..models.family import Family, load
 from ..models.registry import form_of
 from ..preprocessing.sources.registry import source_named
-from ..preprocessing.text.normalisers import Normaliser
+from ..preprocessing.text.normalisers import Scorer
 from ..runs import record
 from ..runs.executors import last_row, locked, claim_folder, run_local
 from ..runs.experiment import Experiment, lab_folder, load_experiment
@@ -27,7 +27,7 @@ from ..runs.notebook import check_parameters, declared_parameters
 from ..runs.pipeline import fixed_parameters, path_parameters
 from ..runs.plan import Run, left_to_do, plan_runs
 from ..runs.record import RESULT, SPEC, Record, RunInProgress, is_finished, read_result
-from ..runs.diagnosis import progress_of, wer_scorer
+from ..runs.diagnosis import dev_scorer, progress_of
 from ..training.recipes import Recipe
 
 if TYPE_CHECKING:  # it brings torch along, which most stages can do without
@@ -501,7 +501,7 @@ def train(
     examples: Sequence[Any],
     dev: Sequence[Any],
     recipe: Recipe,
-    normalise: Normaliser,  # for the WER on dev
+    normalise: Scorer,  # for the rate on dev
 ) -> TrainingResult:
     """Train as `training.trainer.train` does, into the run's folder and with its progress; may be
     called again."""
@@ -520,7 +520,7 @@ def train(
         recipe,
         run.folder,
         report=lambda row: run.progress(**progress_of(row)),
-        score=wer_scorer(normalise),
+        score=dev_scorer(normalise, dev),
     )
     whole = again and trained.resumed_from == trained.steps  # the cell was run again, no more
     return replace(trained, resumed_from=None) if whole else trained

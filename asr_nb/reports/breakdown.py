@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Systems', 'OWN_SLICES', 'SLICES_IN_A_TABLE', 'WORST', 'SetSlices', 'rate_name', 'rates_of', 'rates', 'paired_rates',
-           'spread_rows', 'spread_finding', 'set_slices', 'slices_for_table', 'slice_label', 'slice_rows',
-           'slice_groups', 'duration_groups', 'slice_finding', 'comparable_systems', 'kind_rows', 'kind_finding',
-           'confusion_table', 'broken_html', 'power_sentence', 'bullet_list', 'twins', 'as_set', 'condition_finding',
-           'all_slices', 'slices_markdown', 'power_sentences', 'languages_markdown', 'system_names', 'comparisons',
-           'comparison_rows', 'p_text', 'comparison_sentences', 'record_comparisons']
+           'spread_rows', 'spread_finding', 'set_slices', 'slices_for_table', 'slice_label', 'shared_rate', 'rate_cell',
+           'slice_rows', 'slice_groups', 'duration_groups', 'slice_finding', 'comparable_systems', 'kind_rows',
+           'kind_finding', 'confusion_table', 'broken_html', 'power_sentence', 'bullet_list', 'twins', 'as_set',
+           'condition_finding', 'all_slices', 'slices_markdown', 'power_sentences', 'languages_markdown',
+           'system_names', 'comparisons', 'comparison_rows', 'p_text', 'comparison_sentences', 'record_comparisons']
 
 # %% ../../nbs/7_reports/breakdown.ipynb #imports-01
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,11 +31,10 @@ from asr_nb.evaluation.intervals import (
     verdict_phrase,
 )
 from ..evaluation.power import power_of_baseline, power_of_difference
-from ..evaluation.scoring import unit_of
 from ..evaluation.significance import block_warning, blocks_of, holm
 from ..evaluation.slices import EDGES, UNITS, SliceRow, bands, slice_table, slices_of
-from ..evaluation.summary import change, headline_rate, pair, scores_of
-from ..preprocessing.text.normalisers import Normaliser
+from ..evaluation.summary import RATE_UNITS, change, headline_rate, pair, scores_of
+from ..preprocessing.text.normalisers import Scorer
 from .figures import markdown_table
 from ..runs.privacy import NO_REDACTION, Redactor, redaction_note
 from ..runs.record import Record, RunInProgress
@@ -49,19 +48,19 @@ def _many(count: int, word: str, end: str = "s") -> str:
     return f"{count:,} {word}" + (end if count != 1 else "")
 
 
-def rate_name(normalise: Normaliser) -> str:
-    "What the primary rate under this normaliser is called."
-    return headline_rate(normalise).upper()
+def rate_name(normalise: Scorer, rows: Sequence[Prediction]) -> str:
+    "What the headline of a set is called."
+    return headline_rate(normalise, rows).upper()
 
 
-def rates_of(predictions: Sequence[Prediction], normalise: Normaliser) -> list[float]:
+def rates_of(predictions: Sequence[Prediction], normalise: Scorer) -> list[float]:
     "The error rate of each utterance in which something was said, as fractions."
     counts = scores_of(predictions, normalise).primary
     spoken = counts.reference > 0
     return (counts.errors[spoken] / counts.reference[spoken]).tolist()
 
 
-def rates(systems: Systems, normalise: Normaliser) -> dict[str, list[float]]:
+def rates(systems: Systems, normalise: Scorer) -> dict[str, list[float]]:
     "`rates_of` each system."
     return {name: rates_of(rows, normalise) for name, rows in systems.items()}
 
@@ -69,7 +68,7 @@ def rates(systems: Systems, normalise: Normaliser) -> dict[str, list[float]]:
 def paired_rates(
     before: Sequence[Prediction],
     after: Sequence[Prediction],
-    normalise: Normaliser,
+    normalise: Scorer,
 ) -> tuple[list[float], list[float]]:
     """The error rates of the same utterances in two systems, as `figures.before_after_scatter`
     takes them. Raises BadInput."""
@@ -77,7 +76,7 @@ def paired_rates(
     return rates_of(first, normalise), rates_of(second, normalise)
 
 
-def spread_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]:
+def spread_rows(systems: Systems, normalise: Scorer) -> list[dict[str, str]]:
     "How the error rates of each system's utterances lie, one row each."
     table = []
     for name, rows in systems.items():
@@ -101,7 +100,7 @@ def spread_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]
 
 # %% ../../nbs/7_reports/breakdown.ipynb #spread-03b
 def spread_finding(
-    before: Sequence[Prediction], after: Sequence[Prediction], normalise: Normaliser
+    before: Sequence[Prediction], after: Sequence[Prediction], normalise: Scorer
 ) -> str:
     """How many utterances are without an error, before and after, and how many of those are not
     any more."""
@@ -129,7 +128,7 @@ SLICES_IN_A_TABLE = 10
 
 def set_slices(
     after: Sequence[Prediction],
-    normalise: Normaliser,
+    normalise: Scorer,
     before: Sequence[Prediction] | None = None,
     vocabulary: Collection[str] | None = None,  # words of the training set
 ) -> list[SliceRow]:
@@ -155,29 +154,40 @@ def slice_label(row: SliceRow, redactor: Redactor = NO_REDACTION) -> str:
     value = row.value if row.slice in OWN_SLICES or not redactor else redactor.id(row.value)
     return "all" if row.slice == "all" else f"{row.slice}: {value}"
 
+# %% ../../nbs/7_reports/breakdown.ipynb #slices-02c
+def shared_rate(rows: Iterable[SliceRow]) -> str:
+    "What the rate of all rows is called; empty where they differ, and each cell names its own."
+    names = {row.rate.upper() for row in rows}
+    return names.pop() if len(names) == 1 else ""
 
+
+def rate_cell(row: SliceRow, interval: Interval | None, shared: str) -> str:
+    "A rate for a cell."
+    return " ".join(filter(None, ("" if shared else row.rate.upper(), interval_text(interval))))
+
+# %% ../../nbs/7_reports/breakdown.ipynb #slices-02d
 def slice_rows(
     table: Sequence[SliceRow],
-    normalise: Normaliser,
     names: tuple[str, str] = ("before", "after"),
     redactor: Redactor = NO_REDACTION,
 ) -> list[dict[str, str]]:
     "One row for each slice shown: n, rates, difference and verdict."
-    rate, rows = rate_name(normalise), []
-    for row in slices_for_table(table):
+    shown, rows = slices_for_table(table), []
+    rate = shared_rate(shown)
+    for row in shown:
         cells = {
             "slice": slice_label(row, redactor),
             "utterances": str(row.n),
             "blocks": str(row.after.blocks),
         }
         if row.difference is None:
-            rows.append({**cells, rate: interval_text(row.after)})
+            rows.append({**cells, rate or "rate": rate_cell(row, row.after, rate)})
             continue
         rows.append(
             {
                 **cells,
-                f"{rate} {names[0]}": interval_text(row.before),
-                f"{rate} {names[1]}": interval_text(row.after),
+                f"{rate} {names[0]}".lstrip(): rate_cell(row, row.before, rate),
+                f"{rate} {names[1]}".lstrip(): rate_cell(row, row.after, rate),
                 "difference": interval_text(row.difference, difference=True),
                 "verdict": verdict_markdown(row.verdict),
             }
@@ -216,9 +226,7 @@ def _intervals(row: SliceRow, names: tuple[str, str]) -> dict[str, Interval | No
     )
 
 # %% ../../nbs/7_reports/breakdown.ipynb #findings-02
-def slice_finding(
-    table: Sequence[SliceRow], normalise: Normaliser, redactor: Redactor = NO_REDACTION
-) -> str:
+def slice_finding(table: Sequence[SliceRow], redactor: Redactor = NO_REDACTION) -> str:
     "Which slice is worst, which got worse, and of how many nothing can be said."
     whole, *slices = table
     if not slices:
@@ -231,7 +239,7 @@ def slice_finding(
     if known:
         parts.append(
             f"The worst with an interval is {slice_label(known[0], redactor)} (n {known[0].n}), "
-            f"{rate_name(normalise)} {interval_text(known[0].after)}."
+            f"{rate_cell(known[0], known[0].after, '')}."
         )
     if whole.difference is not None:
         lost = [slice_label(row, redactor) for row in slices if row.verdict == WORSE]
@@ -258,7 +266,7 @@ def comparable_systems(systems: Systems) -> bool:
     return first == second
 
 
-def kind_rows(systems: Systems, normalise: Normaliser) -> list[dict[str, str]]:
+def kind_rows(systems: Systems, normalise: Scorer) -> list[dict[str, str]]:
     """How many errors of each system's worst utterances lie in each bucket; with the change, of
     two systems on the same utterances."""
     counts = [buckets(rows, normalise, WORST) for rows in systems.values()]
@@ -276,7 +284,7 @@ def _kind_row(kind: str, systems: Systems, counts: Sequence[int | None]) -> dict
     return row
 
 # %% ../../nbs/7_reports/breakdown.ipynb #kinds-02b
-def kind_finding(systems: Systems, normalise: Normaliser) -> str:
+def kind_finding(systems: Systems, normalise: Scorer) -> str:
     "The largest buckets of each system, in a sentence."
     parts = []
     for name, rows in systems.items():
@@ -298,7 +306,7 @@ def kind_finding(systems: Systems, normalise: Normaliser) -> str:
 
 # %% ../../nbs/7_reports/breakdown.ipynb #words-02
 def confusion_table(
-    systems: Systems, normalise: Normaliser, count: int, redactor: Redactor = NO_REDACTION
+    systems: Systems, normalise: Scorer, count: int, redactor: Redactor = NO_REDACTION
 ) -> str:
     """Markdown: the most frequent pairs of a word said and the word written for it, for each
     system, of those that came more than once."""
@@ -326,7 +334,7 @@ def confusion_table(
 def broken_html(
     before: Sequence[Prediction],
     after: Sequence[Prediction],
-    normalise: Normaliser,
+    normalise: Scorer,
     count: int,
     redactor: Redactor = NO_REDACTION,
 ) -> str:
@@ -347,14 +355,14 @@ def broken_html(
 # %% ../../nbs/7_reports/breakdown.ipynb #allows-02
 def power_sentence(
     after: Sequence[Prediction],
-    normalise: Normaliser,
+    normalise: Scorer,
     before: Sequence[Prediction] | None = None,
 ) -> str:
     "What this test set can show, in a sentence."
     if before is not None:
         before, after = pair(before, after)
     counts, (blocks, kind) = scores_of(after, normalise).primary, blocks_of(after)
-    unit = unit_of(normalise)
+    unit = RATE_UNITS[headline_rate(normalise, after)]
     sizes = {"utterance": len(after), unit: int(counts.reference.sum())}
     if kind not in sizes:
         sizes[kind] = len(set(blocks))
@@ -391,15 +399,15 @@ def as_set(rows: Sequence[Prediction], name: str) -> list[Prediction]:
 
 
 def condition_finding(
-    first: Sequence[Prediction], second: Sequence[Prediction], normalise: Normaliser
+    first: Sequence[Prediction], second: Sequence[Prediction], normalise: Scorer
 ) -> str:
     "What the second condition changed against the first, on the same utterances, in a sentence."
     names = first[0].test_set, second[0].test_set
-    difference = change(as_set(first, ""), as_set(second, ""), normalise)
+    difference = change(as_set(first, names[1]), second, normalise)
     phrase = verdict_phrase(verdict(difference))
     return (
         f"{names[1]} {phrase} against {names[0]}, the same utterances: "
-        f"{rate_name(normalise)} {interval_text(difference, difference=True)}."
+        f"{rate_name(normalise, second)} {interval_text(difference, difference=True)}."
     )
 
 # %% ../../nbs/7_reports/breakdown.ipynb #conditions-02
@@ -407,7 +415,7 @@ def condition_finding(
 SetSlices = dict[str, tuple[list[SliceRow], tuple[str, str]]]
 
 
-def all_slices(predictions: Mapping[str, Sequence[Prediction]], normalise: Normaliser) -> SetSlices:
+def all_slices(predictions: Mapping[str, Sequence[Prediction]], normalise: Scorer) -> SetSlices:
     "The slices of each set with speech, against its twin if it has one."
     first = {name: base for base, name in twins(predictions)}
     return {
@@ -422,44 +430,43 @@ def all_slices(predictions: Mapping[str, Sequence[Prediction]], normalise: Norma
     }
 
 
-def slices_markdown(
-    slices: SetSlices, normalise: Normaliser, redactor: Redactor = NO_REDACTION
-) -> str:
+def slices_markdown(slices: SetSlices, redactor: Redactor = NO_REDACTION) -> str:
     "A sentence and a table for each set."
     parts = []
     for name, (table, names) in slices.items():
         parts += [
-            f"**{name}.** {slice_finding(table, normalise, redactor)}",
-            markdown_table(slice_rows(table, normalise, names, redactor)),
+            f"**{name}.** {slice_finding(table, redactor)}",
+            markdown_table(slice_rows(table, names, redactor)),
         ]
     return "\n\n".join(parts)
 
 # %% ../../nbs/7_reports/breakdown.ipynb #conditions-05
 def power_sentences(
-    predictions: Mapping[str, Sequence[Prediction]], normalise: Normaliser
+    predictions: Mapping[str, Sequence[Prediction]], normalise: Scorer
 ) -> list[str]:
     "What n allows in each set, and for twins what it allows to say of their difference."
     alone = [f"{name}: {power_sentence(rows, normalise)}" for name, rows in predictions.items()]
     return alone + [
         f"{other} against {one}: "
-        f"{power_sentence(as_set(predictions[other], ''), normalise, as_set(predictions[one], ''))}"
+        f"{power_sentence(predictions[other], normalise, as_set(predictions[one], other))}"
         for one, other in twins(predictions)
     ]
 
 # %% ../../nbs/7_reports/breakdown.ipynb #languages-02
 def languages_markdown(
-    before: Mapping[str, Sequence[Prediction]],
-    after: Mapping[str, Sequence[Prediction]],
-    normalise: Normaliser,
+    after: Mapping[str, Sequence[Prediction]],  # by set
+    normalise: Scorer,
+    before: Mapping[str, Sequence[Prediction]] = {},
+    names: tuple[str, str] = ("before", "after"),
 ) -> str:
     "A table for each set with speech in several languages; a sentence where there is none."
     parts = []
     for name, rows in after.items():
         languages = [row.language for row in rows]
-        if name in before and len(set(languages)) > 1 and any(row.reference for row in rows):
-            table = slice_table(rows, normalise, before[name], {"language": languages})
-            parts += [f"**{name}**", markdown_table(slice_rows(table, normalise))]
-    return "\n\n".join(parts) or "No set of this experiment holds several languages."
+        if len(set(languages)) > 1 and any(row.reference for row in rows):
+            table = slice_table(rows, normalise, before.get(name), {"language": languages})
+            parts += [f"**{name}**", markdown_table(slice_rows(table, names))]
+    return "\n\n".join(parts) or "No set holds several languages."
 
 # %% ../../nbs/7_reports/breakdown.ipynb #several-02
 def system_names(records: Sequence[Record]) -> list[str]:
@@ -480,7 +487,7 @@ def system_names(records: Sequence[Record]) -> list[str]:
 # %% ../../nbs/7_reports/breakdown.ipynb #several-02b
 def comparisons(
     systems: Mapping[str, Mapping[str, Sequence[Prediction]]],  # each by set; all against the first
-    normalise: Normaliser,
+    normalise: Scorer,
 ) -> list[SliceRow]:  # `slice` is the set, `value` the system
     """Each other system against the first, in every set with speech that all decoded. Raises
     BadInput if there is none."""
@@ -505,16 +512,16 @@ def comparisons(
     return [row if row.p is None else replace(row, p=next(corrected)) for row in rows]
 
 # %% ../../nbs/7_reports/breakdown.ipynb #several-02c
-def comparison_rows(rows: Sequence[SliceRow], normalise: Normaliser) -> list[dict[str, str]]:
+def comparison_rows(rows: Sequence[SliceRow]) -> list[dict[str, str]]:
     "The comparisons as rows of a table."
-    rate = rate_name(normalise)
+    rate = shared_rate(rows)
     return [
         {
             "test set": row.slice,
             "system": row.value,
             "utterances": str(row.n),
-            f"{rate} of the first": interval_text(row.before),
-            rate: interval_text(row.after),
+            f"{rate or 'rate'} of the first": rate_cell(row, row.before, rate),
+            rate or "rate": rate_cell(row, row.after, rate),
             "difference": interval_text(row.difference, difference=True),
             "p (Holm)": p_text(row.p),
             "verdict": verdict_markdown(row.verdict),
@@ -528,10 +535,10 @@ def p_text(p: float | None) -> str:
     return DASH if p is None else f"{p:.3f}" if p >= 0.001 else "under 0.001"
 
 
-def comparison_sentences(rows: Sequence[SliceRow], normalise: Normaliser) -> list[str]:
+def comparison_sentences(rows: Sequence[SliceRow]) -> list[str]:
     "The comparisons in a sentence each."
     return [
-        f"{row.slice}: {row.value} {verdict_phrase(row.verdict)}, {rate_name(normalise)} "
+        f"{row.slice}: {row.value} {verdict_phrase(row.verdict)}, {row.rate.upper()} "
         f"{interval_text(row.difference, difference=True)}."
         for row in rows
     ]
@@ -540,14 +547,13 @@ def comparison_sentences(rows: Sequence[SliceRow], normalise: Normaliser) -> lis
 def record_comparisons(
     rows: Sequence[SliceRow],
     systems: Mapping[str, Mapping[str, Sequence[Prediction]]],
-    normalise: Normaliser,
     run: RunInProgress,
 ) -> None:
     "Keep the differences as metrics, and warn where an interval is too narrow."
     names = list(systems)
     for row in rows:
         number = f"_{names.index(row.value)}" if len(names) > 2 else ""
-        run.metric(f"{row.slice}.{headline_rate(normalise)}{CHANGE}{number}", row.difference)
+        run.metric(f"{row.slice}.{row.rate}{CHANGE}{number}", row.difference)
     for name in dict.fromkeys(row.slice for row in rows):
         if doubt := block_warning(*blocks_of(systems[names[0]][name])):
             run.warn(f"{name}: {doubt}")

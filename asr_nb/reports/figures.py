@@ -291,9 +291,12 @@ def size_chart(
     return figure
 
 # %% ../../nbs/7_reports/figures.ipynb #curve-02
-def training_curve(history: Sequence[Mapping[str, Any]], start: float | None = None) -> Any:
-    """Loss per label token, learning rate and dev WER over the steps of a run; `start` is the
-    loss before the first step."""
+def training_curve(
+    history: Sequence[Mapping[str, Any]],
+    start: float | None = None,  # the loss before the first step
+    rate: str = "WER",  # what the rate on dev is called
+) -> Any:
+    "Loss per label token, learning rate and the rate on dev over the steps of a run."
     import matplotlib.pyplot as plt
 
     def points(key: str) -> tuple[list, list]:
@@ -318,15 +321,18 @@ def training_curve(history: Sequence[Mapping[str, Any]], start: float | None = N
     top.set(ylabel="loss (nats a token)", ylim=(0, None))
     steps, wers = points("dev_wer")
     if steps:
-        right = top.twinx()
-        right.spines["right"].set_visible(True)
-        right.plot(
-            steps, [100 * w for w in wers], "o-", color=ORANGE, ms=5, lw=1.2, label="dev WER"
-        )
-        right.set(ylabel="dev WER (%)", ylim=(0, None))
-        handles = [*top.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-        top.legend(handles=handles, loc="upper right", fontsize=8)
+        _dev_rates(top, steps, wers, f"dev {rate}")
     bottom.plot(*points("learning_rate"), color=BLUE, lw=1.2)
     bottom.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None))
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     return figure
+
+# %% ../../nbs/7_reports/figures.ipynb #curve-02b
+def _dev_rates(top: Any, steps: Sequence[int], rates: Sequence[float], name: str) -> None:
+    "The rates on dev on an axis of their own, and a legend for both."
+    right = top.twinx()
+    right.spines["right"].set_visible(True)
+    right.plot(steps, [100 * one for one in rates], "o-", color=ORANGE, ms=5, lw=1.2, label=name)
+    right.set(ylabel=f"{name} (%)", ylim=(0, None))
+    handles = [*top.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    top.legend(handles=handles, loc="upper right", fontsize=8)

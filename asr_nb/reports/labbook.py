@@ -32,7 +32,7 @@ from asr_nb.evaluation.intervals import (
     verdict_class,
     verdict_html,
 )
-from ..evaluation.summary import Metric, compared_metrics
+from ..evaluation.summary import ShownMetric, shown_metrics
 from .tables import failed, reconciliation
 from ..runs.pipeline import STAGES, path_parameters, position
 from ..runs.privacy import NOTE, is_private
@@ -216,13 +216,15 @@ class ExperimentRuns:
         last = {_identity(run): run for run in sorted(self.runs, key=lambda run: run.ended)}
         return [run for run in self.runs if last[_identity(run)] is run]
 
-    @property
-    def rate(self) -> str:
-        "The rate that its runs compare: wer or cer."
-        return next(
-            (run.record.rate for run in self.runs if run.record and "rate" in run.record.inputs),
-            "wer",
-        )
+    def rate_of(self, test_set: str) -> str:
+        "The rate that its runs compare in a set: wer, cer or mer."
+        records = (run.record for run in self.runs if run.record and "rate" in run.record.inputs)
+        return next((record.rate_of(test_set) for record in records), "wer")
+
+    def metric_names(self) -> list[str]:
+        "The names of all metrics of its finished runs."
+        names = (name for run in self.runs if run.finished for name in run.record.metrics)
+        return list(dict.fromkeys(names))
 
     def of(self, stage: str) -> list[RunFolder]:
         "The newest runs of one stage."
@@ -268,28 +270,24 @@ def experiments_in(root: str | Path) -> list[ExperimentRuns]:
     return experiments
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-02
-def _columns(experiment: ExperimentRuns) -> list[tuple[str, Metric]]:
-    "The columns of the summary: each set with each of its compared metrics, the target first."
+def _blocks(experiment: ExperimentRuns) -> list[tuple[str, ShownMetric]]:
+    "The blocks of the summary: each set with each metric shown, the target first."
+    names = experiment.metric_names()
     return [
         (name, metric)
         for name, role in experiment.roles.items()
-        for metric in compared_metrics(role, experiment.rate)
+        for metric in shown_metrics(name, role, experiment.rate_of(name), names)
     ]
 
 
-def _cell(run: RunFolder, name: str, metric: Metric) -> str:
-    """A set's metric after a run: the value, the change and the verdict on it, as far as they
-    are known."""
-    value = run.metric(f"{name}.{metric.name}")
-    change = run.metric(f"{name}.{metric.name}{CHANGE}")
+def _cells(run: RunFolder, metric: ShownMetric) -> str:
+    "A metric after a run, its change and the verdict on it, as far as they are known."
+    value, change = run.metric(metric.name), run.metric(metric.change)
     word = verdict(change, metric.lower_is_better)
-    lines = [
-        interval_text(value) if value else "",
-        interval_text(change, difference=True) if change else "",
-        verdict_html(word),
-    ]
+    difference = interval_text(change, difference=True) if change else ""
+    texts = interval_text(value) if value else DASH, difference, verdict_html(word)
     look = " ".join(filter(None, ("rate", verdict_class(word))))
-    return f'<td class="{look}">{"<br>".join(filter(None, lines)) or DASH}</td>'
+    return "".join(f'<td class="{look}">{text}</td>' for text in texts)
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03
 @dataclass(frozen=True)
@@ -347,40 +345,58 @@ def _unfinished(system: System) -> str:
 def _reconciled(experiment: ExperimentRuns, system: System) -> str:
     "How a failed training and a better target go together; empty unless both are so."
     target = next(iter(experiment.roles))
-    return reconciliation(
-        _training(experiment, system), system.run.metric(f"{target}.{experiment.rate}{CHANGE}")
-    )
+    change = system.run.metric(f"{target}.{experiment.rate_of(target)}{CHANGE}")
+    return reconciliation(_training(experiment, system), change)
 
 
-def _row(experiment: ExperimentRuns, system: System) -> str:
-    "One row of the summary table."
+def _who(system: System) -> str:
     recipe = html.escape(system.recipe) or "<i>as it was</i>"
-    who = f"<td>{html.escape(system.model)}</td><td>{recipe}</td>"
-    if instead := _unfinished(system):
-        return f'<tr>{who}<td colspan="20" class="worse"><b>{html.escape(instead)}</b></td></tr>'
-    cells = [_cell(system.run, name, metric) for name, metric in _columns(experiment)]
-    spans = interval_text(_audited(experiment, system, next(iter(experiment.roles))))
-    training = _training(experiment, system)
-    look = "verdict worse" if failed(training) else "verdict"
-    text = " ".join(filter(None, (training, _reconciled(experiment, system))))
-    cells += [f"<td>{spans}</td>", f'<td class="{look}">{html.escape(text)}</td>']
-    return f"<tr>{who}{''.join(cells)}</tr>"
+    return f"<td>{html.escape(system.model)}</td><td>{recipe}</td>"
+
+
+def _block(rows: Iterable[System], name: str, metric: ShownMetric, first: bool) -> str:
+    "The rows of one metric of one set; what has no figures stands in the first block alone."
+    title = html.escape(f"{name}: {metric.label}")
+    lines = [f'<tr><th colspan="5" scope="rowgroup">{title}</th></tr>']
+    for system in rows:
+        if not (instead := _unfinished(system)):
+            lines.append(f"<tr>{_who(system)}{_cells(system.run, metric)}</tr>")
+        elif first:
+            cell = f'<td colspan="3" class="worse"><b>{html.escape(instead)}</b></td>'
+            lines.append(f"<tr>{_who(system)}{cell}</tr>")
+    return f"<tbody>{''.join(lines)}</tbody>"
 
 # %% ../../nbs/7_reports/labbook.ipynb #table-03c
+def _training_table(experiment: ExperimentRuns, rows: Iterable[System]) -> str:
+    "Of each model that was trained: spans that nothing supports, and what its curves say."
+    lines, target = [], next(iter(experiment.roles))
+    for system in (one for one in rows if one.recipe and not _unfinished(one)):
+        training = _training(experiment, system)
+        text = " ".join(filter(None, (training, _reconciled(experiment, system))))
+        look = ' class="worse"' if failed(training) else ""
+        spans = interval_text(_audited(experiment, system, target))
+        cells = f'<td class="rate">{spans}</td><td{look}>{html.escape(text)}</td>'
+        lines.append(f"<tr>{_who(system)}{cells}</tr>")
+    heads = "model", "recipe", "unsupported spans", "what the training's curves say"
+    return _table(heads, f"<tbody>{''.join(lines)}</tbody>") if lines else ""
+
+
+def _table(heads: Iterable[str], body: str) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    return f"<table class='summary'><thead><tr>{head}</tr></thead>{body}</table>"
+
+
 def summary_html(experiment: ExperimentRuns) -> str:
-    "The table of an experiment."
+    "The tables of an experiment: what was measured, and what the trainings were like."
     if not experiment.roles:
         return "<p>There is no experiment.yaml, so the roles of its sets are not known.</p>"
-    heads = [
-        "model",
-        "recipe",
-        *(f"{name}: {metric.label}" for name, metric in _columns(experiment)),
+    rows = systems(experiment)
+    blocks = [
+        _block(rows, name, metric, not number)
+        for number, (name, metric) in enumerate(_blocks(experiment))
     ]
-    heads += ["unsupported spans", "what the training's curves say"]
-    rows = [_row(experiment, system) for system in systems(experiment)]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f"<table class='summary'>{body}</table>"
+    heads = "model", "recipe", "value [95 % interval]", "difference", "verdict"
+    return _table(heads, "".join(blocks)) + _training_table(experiment, rows)
 
 # %% ../../nbs/7_reports/labbook.ipynb #figure-02
 def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any] | None]], title: str) -> str:
@@ -420,22 +436,21 @@ def interval_svg(rows: Sequence[tuple[str, Mapping[str, Any] | None]], title: st
 # %% ../../nbs/7_reports/labbook.ipynb #figure-02b
 def _figure(experiment: ExperimentRuns) -> str:
     target = next(iter(experiment.roles), "")
+    rate = experiment.rate_of(target)
     rows = [
-        (f"{s.model} {s.recipe or 'as it was'}", s.run.metric(f"{target}.{experiment.rate}"))
+        (f"{s.model} {s.recipe or 'as it was'}", s.run.metric(f"{target}.{rate}"))
         for s in systems(experiment)
     ]
-    return interval_svg(
-        rows, f"{target}: {experiment.rate.upper()} in per cent with 95 % intervals"
-    )
+    return interval_svg(rows, f"{target}: {rate.upper()} in per cent with 95 % intervals")
 
 # %% ../../nbs/7_reports/labbook.ipynb #text-02
 def worse(experiment: ExperimentRuns, system: System) -> list[str]:
     "What got worse by its interval: each set and metric with the difference."
     lines = []
-    for name, metric in _columns(experiment):
-        change = system.run.metric(f"{name}.{metric.name}{CHANGE}")
+    for name, metric in _blocks(experiment):
+        change = system.run.metric(metric.change)
         if verdict(change, metric.lower_is_better) == WORSE:
-            label = "" if metric.label == metric.unit else f"{metric.label} "
+            label = "" if metric.label == change["unit"] else f"{metric.label} "
             lines.append(f"{name}: {label}{interval_text(change, difference=True)}")
     return lines
 
@@ -443,7 +458,8 @@ def worse(experiment: ExperimentRuns, system: System) -> list[str]:
 def summary_text(experiment: ExperimentRuns) -> str:
     """For each system: the rate on the target, what got worse, unsupported spans; or that it
     did not finish."""
-    target, rate = next(iter(experiment.roles)), experiment.rate
+    target = next(iter(experiment.roles))
+    rate = experiment.rate_of(target)
     lines = [_line("system", f"{target}: {rate.upper()}", "difference", "unsupported spans")]
     for system in systems(experiment):
         name, run = f"{system.model}, {system.recipe or 'as it was'}", system.run
@@ -469,6 +485,7 @@ def _line(*cells: str) -> str:
 
 # %% ../../nbs/7_reports/labbook.ipynb #page-02
 STYLE = """
+html { color-scheme: light; background: #fff; }
 body { font: 15px/1.5 Georgia, serif; color: #222; }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3, h4, th, summary, .tick, .label, .note { font-family: system-ui, sans-serif; }
@@ -480,8 +497,10 @@ td, th { border-bottom: 1px solid #ccc; padding: .3rem .6rem; }
 td, th { text-align: left; vertical-align: top; }
 .better { background: #e3f1e3; }
 .worse { background: #fbe3dd; color: #7a1200; }
-.verdict { min-width: 14rem; }
-.rate { min-width: 8.5rem; }
+.summary { width: 100%; margin-bottom: 2rem; }
+.summary td { overflow-wrap: anywhere; }
+.summary tbody th { padding-top: 1rem; border-bottom: 1px solid #222; }
+.summary td.rate { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .tick { font-size: 11px; text-anchor: middle; fill: #555; }
 .label { font-size: 12px; text-anchor: end; }
 .note { font-size: 12px; color: #555; }

@@ -84,7 +84,8 @@ def _list(lines: Iterable[str]) -> str:
 # %% ../../nbs/7_reports/score_page.ipynb #page-02
 def _rates(report: ScoreReport) -> Iterator[str]:
     rule = report.first[1].normalise
-    rate, predictions = rate_name(rule), {k: v.predictions for k, v in report.scores.items()}
+    predictions = {name: score.predictions for name, score in report.scores.items()}
+    rate = rate_name(rule, report.first[1].predictions)
     yield rows_html(rate_rows(report.scores))
     intervals = [(name, score.rate) for name, score in report.scores.items()]
     title = f"{rate} with 95 % intervals"
@@ -95,9 +96,9 @@ def _rates(report: ScoreReport) -> Iterator[str]:
 
 
 def _differences(report: ScoreReport) -> Iterator[str]:
-    (name, first), rows = report.first, report.comparisons
-    yield _list(comparison_sentences(rows, first.normalise))
-    yield rows_html(comparison_rows(rows, first.normalise))
+    (name, _), rows = report.first, report.comparisons
+    yield _list(comparison_sentences(rows))
+    yield rows_html(comparison_rows(rows))
     title, intervals = f"Against {name}", [(row.value, row.difference) for row in rows]
     chart = figures.interval_chart(intervals, title, "difference (points)", zero=True)
     yield picture_html(chart, title)
@@ -105,12 +106,12 @@ def _differences(report: ScoreReport) -> Iterator[str]:
 # %% ../../nbs/7_reports/score_page.ipynb #page-03
 def _slices(report: ScoreReport) -> Iterator[str]:
     name, first = report.first
-    rule = first.normalise
+    rate = rate_name(first.normalise, first.predictions)
     for system, table in report.slices.items():
         names = (name, system)
-        yield f"<h3>{html.escape(system)}</h3><p>{html.escape(slice_finding(table, rule))}</p>"
-        yield rows_html(slice_rows(table, rule, names))
-        chart = figures.slice_chart(slice_groups(table, names), "Worst first", rate_name(rule))
+        yield f"<h3>{html.escape(system)}</h3><p>{html.escape(slice_finding(table))}</p>"
+        yield rows_html(slice_rows(table, names))
+        chart = figures.slice_chart(slice_groups(table, names), "Worst first", rate)
         yield picture_html(chart, f"The slices of {system}")
 
 
@@ -126,7 +127,9 @@ def _lost(comparison: Comparison, count: int) -> str:
     rule, sides = comparison.second.normalise, (comparison.first, comparison.second)
     both = paired_rates(*(side.predictions for side in sides), rule)
     title = "Each utterance under both"
-    chart = figures.before_after_scatter(*both, comparison.names, title, rate_name(rule))
+    chart = figures.before_after_scatter(
+        *both, comparison.names, title, rate_name(rule, sides[0].predictions)
+    )
     stretches = f"Right in {one} and wrong in {other}: {len(comparison.lost):,} stretches."
     return (
         f'<h3>{other}</h3><p>{stretches}</p><div class="wide">{table}</div>'

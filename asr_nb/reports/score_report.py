@@ -17,11 +17,12 @@ from ..evaluation.alignments import LEGEND, alignment_text
 from ..evaluation.decoding import Prediction
 from ..evaluation.intervals import interval_text, percent
 from ..evaluation.pairing import Options, pair_systems, rule_of
-from ..evaluation.scoring import Counts, normalised, units
+from ..evaluation.scoring import Counts
 from ..evaluation.significance import block_warning, blocks_of
 from ..evaluation.slices import SliceRow, slice_table, slices_of
 from ..evaluation.transcripts import read_transcripts
-from ..preprocessing.text.normalisers import Normaliser
+from ..evaluation.summary import RATE_UNITS, headline_rate
+from ..preprocessing.text.normalisers import Scorer
 from asr_nb.reports.breakdown import (
     comparison_rows,
     comparison_sentences,
@@ -34,8 +35,8 @@ from .scores import CONVENTIONS, Comparison, Score
 from .tables import worst
 
 # %% auto #0
-__all__ = ['ScoreReport', 'slices_shown', 'report_of', 'text_table', 'rate_rows', 'marked', 'worst_lines', 'lost_lines',
-           'method_lines', 'comparisons_of', 'report_text', 'report_json']
+__all__ = ['ScoreReport', 'slices_shown', 'report_of', 'text_table', 'rate_rows', 'worst_lines', 'lost_lines', 'method_lines',
+           'comparisons_of', 'report_text', 'report_json']
 
 # %% ../../nbs/7_reports/score_report.ipynb #report-02
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class ScoreReport:
 
 # %% ../../nbs/7_reports/score_report.ipynb #report-03
 def slices_shown(
-    predictions: Sequence[Prediction], normalise: Normaliser, by: Sequence[str]
+    predictions: Sequence[Prediction], normalise: Scorer, by: Sequence[str]
 ) -> dict[str, list[str]]:
     "The slices that were asked for, or all but the speakers; speakers have no interval each."
     columns = slices_of(predictions, normalise)
@@ -127,9 +128,12 @@ def rate_rows(scores: Mapping[str, Score]) -> list[dict[str, str]]:
     "WER and CER of each system by every convention, and the kinds of errors per unit said."
     rows = []
     for name, score in scores.items():
-        counts = {"wer": score.sample.scores.words, "cer": score.sample.scores.characters}
+        scores, system = score.sample.scores, name
+        counts = {"mer": scores.primary, "wer": scores.words, "cer": scores.characters}
         for rate, count in counts.items():
-            row = {"system": name if rate == "wer" else "", "rate": rate.upper()}
+            if rate not in score.rates:
+                continue
+            row, system = {"system": system, "rate": rate.upper()}, ""
             for prefix, title in CONVENTIONS.items():
                 row[title] = interval_text(score.rates[f"{prefix}{rate}"])
             rows.append(row | _kinds(count))
@@ -145,16 +149,6 @@ def _kinds(count: Counts) -> dict[str, str]:
     }
 
 # %% ../../nbs/7_reports/score_report.ipynb #samples-02
-def _shown(text: str, normalise: Normaliser) -> str:
-    "A raw text in the units that are counted, with blanks between."
-    return " ".join(units(normalised(text, normalise), normalise.unit))
-
-
-def marked(row: Prediction, normalise: Normaliser) -> str:
-    "What a system wrote, with its errors marked."
-    return alignment_text(_shown(row.reference, normalise), _shown(row.hypothesis, normalise))
-
-
 def worst_lines(score: Score, count: int) -> Iterator[str]:
     "The utterances with the most errors, each with its errors over its length."
     counts = score.sample.scores.primary
@@ -163,7 +157,7 @@ def worst_lines(score: Score, count: int) -> Iterator[str]:
         n = places[row.id]
         speaker = f", {row.speaker}" if row.speaker else ""
         yield f"{row.id}{speaker}: errors {counts.errors[n]}/{counts.reference[n]}"
-        yield f"    {marked(row, score.normalise)}"
+        yield f"    {alignment_text(score.sample.scores.alignments[n])}"
 
 
 def lost_lines(comparison: Comparison, count: int) -> Iterator[str]:
@@ -176,10 +170,12 @@ def lost_lines(comparison: Comparison, count: int) -> Iterator[str]:
         f"{len(pairs):,} utterances; the other way round: {len(back):,}."
     )
     width = max(map(len, comparison.names))
+    places = {row.id: n for n, row in enumerate(comparison.first.predictions)}
     for pair in pairs[:count]:
         yield pair.after.id
-        for name, row in zip(comparison.names, (pair.before, pair.after)):
-            yield f"    {name:{width}}  {marked(row, comparison.second.normalise)}"
+        for name, score in zip(comparison.names, (comparison.first, comparison.second)):
+            ops = score.sample.scores.alignments[places[pair.after.id]]
+            yield f"    {name:{width}}  {alignment_text(ops)}"
 
 # %% ../../nbs/7_reports/score_report.ipynb #whole-02
 def _heading(text: str) -> str:
@@ -215,21 +211,20 @@ def report_text(report: ScoreReport) -> str:
 
 
 def _parts(report: ScoreReport) -> Iterator[str]:
-    name, first = report.first
-    rule = first.normalise
+    name, _ = report.first
     yield from method_lines(report)
     yield _heading("Rates with 95 % intervals")
     yield text_table(rate_rows(report.scores))
     if report.comparisons:
         yield _heading(f"Against {name}")
-        yield from comparison_sentences(report.comparisons, rule)
-        rows = comparison_rows(report.comparisons, rule)
+        yield from comparison_sentences(report.comparisons)
+        rows = comparison_rows(report.comparisons)
         drop = ("test set", "utterances")
         yield text_table([{k: v for k, v in row.items() if k not in drop} for row in rows])
     for system, table in report.slices.items():
         yield _heading(f"For whom: {system}" + (f" against {name}" if system != name else ""))
-        yield slice_finding(table, rule)
-        yield text_table(slice_rows(table, rule, (name, system)))
+        yield slice_finding(table)
+        yield text_table(slice_rows(table, (name, system)))
     for system, score in report.scores.items() if report.worst else ():
         yield _heading(f"Most errors: {system} ({LEGEND})")
         yield from worst_lines(score, report.worst)
@@ -248,8 +243,9 @@ def report_json(report: ScoreReport) -> dict[str, Any]:
     name, first = report.first
     blocks, kind = blocks_of(first.predictions)
     return {
-        "normaliser": {"name": first.normalise.name, "version": first.normalise.version},
-        "unit": first.normalise.unit,
+        "normaliser": {"name": first.normalise.name, "reason": first.reason},
+        "rate": (rate := headline_rate(first.normalise, first.predictions)),
+        "unit": RATE_UNITS[rate],
         "utterances": len(first.predictions),
         "blocks": {"kind": kind, "count": len(set(blocks))},
         "notes": method_lines(report),

@@ -22,8 +22,16 @@ from ..evaluation.pairing import rule_of
 from ..evaluation.scoring import Counts
 from ..evaluation.significance import block_warning, blocks_of
 from ..evaluation.slices import SliceRow, slice_table
-from ..evaluation.summary import METRICS, SPEECH, Metric, Sample, headline_rate, measure
-from ..preprocessing.text.normalisers import Normaliser
+from asr_nb.evaluation.summary import (
+    METRICS,
+    RATE_UNITS,
+    SPEECH,
+    Metric,
+    Sample,
+    headline_rate,
+    measure,
+)
+from ..preprocessing.text.normalisers import Normaliser, Scorer, rules_of
 from .breakdown import p_text, power_sentence
 from .tables import samples_html, worst
 
@@ -35,11 +43,14 @@ __all__ = ['CONVENTIONS', 'RATES', 'SAMPLES', 'Printed', 'Measurement', 'Score',
 CONVENTIONS = {"": "corpus", "mean_utterance_": "mean utterance", "bounded_": "bounded"}
 
 
-def _convention(kind: str, rate: str) -> Metric:  # rate: wer or cer
+_COUNTED = {"wer": "words", "cer": "characters", "mer": "primary"}  # attributes of the scores
+
+
+def _convention(kind: str, rate: str) -> Metric:  # rate: one of RATE_UNITS
     "The metric of a rate by one of the conventions, named as in `scoring.Rates.named`."
 
     def counts(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        count: Counts = sample.scores.words if rate == "wer" else sample.scores.characters
+        count: Counts = getattr(sample.scores, _COUNTED[rate])
         if kind == "bounded_":
             return count.errors, count.reference + count.insertions
         spoken = count.reference > 0
@@ -52,7 +63,7 @@ def _convention(kind: str, rate: str) -> Metric:  # rate: wer or cer
 
 RATES = {
     metric.name: metric
-    for rate in ("wer", "cer")
+    for rate in RATE_UNITS
     for metric in (_convention(kind, rate) for kind in CONVENTIONS)
 }
 
@@ -87,7 +98,7 @@ class Measurement:
     "What a system got wrong in a set of utterances; rates are fractions."
 
     predictions: Sequence[Prediction]
-    normalise: Normaliser
+    normalise: Scorer
     reason: str = "as named"  # why it is this normaliser
 
     @cached_property
@@ -95,30 +106,27 @@ class Measurement:
         "The utterances with their errors."
         return Sample(self.predictions, self.normalise)
 
-    @cached_property
-    def wer(self) -> Interval:
-        "Word error rate of the corpus, with its 95 % interval."
-        return measure(RATES["wer"], self.sample)
-
-    @cached_property
-    def cer(self) -> Interval:
-        "Character error rate of the corpus, with its 95 % interval."
-        return measure(RATES["cer"], self.sample)
+    # of the corpus, with 95 % intervals; mer counts what each utterance's rules do
+    wer = cached_property(lambda self: measure(RATES["wer"], self.sample))
+    cer = cached_property(lambda self: measure(RATES["cer"], self.sample))
+    mer = cached_property(lambda self: measure(RATES["mer"], self.sample))
 
     @property
     def rate(self) -> Interval:
-        "What is compared: CER where the normaliser counts characters, else WER."
-        return getattr(self, headline_rate(self.normalise))
+        "What is compared: WER, CER where characters are counted, MER where languages differ."
+        return getattr(self, headline_rate(self.normalise, self.predictions))
 
     @cached_property
     def rates(self) -> dict[str, Interval]:
         "By every convention: wer, mean_utterance_wer, bounded_wer, cer and so on."
-        own = {"wer": self.wer, "cer": self.cer}
-        return {name: own.get(name) or measure(RATES[name], self.sample) for name in RATES}
+        rates = dict.fromkeys((headline_rate(self.normalise, self.predictions), "wer", "cer"))
+        names = [f"{kind}{rate}" for rate in rates for kind in CONVENTIONS]
+        own = {rate: getattr(self, rate) for rate in rates}
+        return {name: own.get(name) or measure(RATES[name], self.sample) for name in names}
 
     @property
     def counts(self) -> dict[str, int]:
-        "Hits, substitutions, deletions, insertions, in what the normaliser counts."
+        "Hits, substitutions, deletions, insertions, in what is compared."
         return {kind: int(n.sum()) for kind, n in vars(self.sample.scores.primary).items()}
 
 # %% ../../nbs/7_reports/scores.ipynb #score-04
@@ -131,7 +139,7 @@ def _method(one: Measurement) -> list[str]:
 
 def _rate_texts(one: Measurement) -> str:
     "WER and CER with their intervals, the one that is compared first."
-    names = dict.fromkeys((headline_rate(one.normalise), "wer", "cer"))
+    names = dict.fromkeys((headline_rate(one.normalise, one.predictions), "wer", "cer"))
     texts = (interval_text(getattr(one, name), note=True) for name in names)
     return ", ".join(f"{METRICS[name].label} {text}" for name, text in zip(names, texts))
 
@@ -255,7 +263,7 @@ def lost_html(difference: Difference, count: int) -> str:
         [row.id for row in after],
         [row.reference for row in after],
         [row.hypothesis for row in after],
-        difference.second.normalise,
+        rules_of(difference.second.normalise, after),
         [row.hypothesis for row in before],
         difference.names,
     )

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import BadInput, from_mapping
+from ..evaluation.decoding import Prediction
 from ..evaluation.intervals import Interval, interval_text, verdict
-from ..evaluation.scoring import score
+from ..evaluation.summary import scores_of
 from ..findings import Finding
 from ..models.family import Family
 from ..models.registry import public_name
-from ..preprocessing.text.normalisers import Normaliser
+from ..preprocessing.store.examples import Example
+from ..preprocessing.text.normalisers import Scorer
 from .decodes import RatesBySet
 from .gate import HEADROOM, warning
 from .record import RunInProgress, read_result
@@ -28,21 +30,29 @@ if TYPE_CHECKING:  # it brings torch along, which most stages can do without
     from asr_nb.training.trainer import TrainingResult
 
 # %% auto #0
-__all__ = ['wer_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict', 'evaluation_verdict', 'course_of',
+__all__ = ['dev_scorer', 'progress_of', 'diagnose', 'record_training', 'baseline_verdict', 'evaluation_verdict', 'course_of',
            'plateau_findings']
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #train-02
-def wer_scorer(normalise: Normaliser) -> Callable[[list[str], list[str]], float]:
-    "A function from references and hypotheses to corpus WER, for the dev evaluations."
+def dev_scorer(
+    normalise: Scorer,
+    dev: Sequence[Example],  # in the order in which they will be scored
+) -> Callable[[list[str], list[str]], float]:
+    "A function from references and hypotheses to the rate of the dev evaluations."
+    languages = [example.language for example in dev]
 
-    def wer(references: list[str], hypotheses: list[str]) -> float:
-        rate = score(references, hypotheses, normalise).wer
+    def rate(references: list[str], hypotheses: list[str]) -> float:
+        rows = [
+            Prediction(str(place), "", *texts, 0.0)
+            for place, texts in enumerate(zip(references, hypotheses, languages, strict=True))
+        ]
+        rate = scores_of(rows, normalise).primary.rate
         if rate is None:
             none = f"none of its {len(references)} utterances has words to score against"
             raise BadInput("dev", len(references), "a transcript with words is needed", none)
         return rate
 
-    return wer
+    return rate
 
 
 def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,9 +66,9 @@ def progress_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02
-def diagnose(trained: TrainingResult) -> str:
+def diagnose(trained: TrainingResult, rate: str = "wer") -> str:  # rate: the headline on dev
     """In a sentence or two: whether the schedule reached its end, whether the loss still falls, how
-    dev WER changed, and which step's weights were kept."""
+    the rate on dev changed, and which step's weights were kept."""
     recipe = trained.recipe
     rows = [row for row in trained.history if row.get("loss") is not None]
     losses, rates = [row["loss"] for row in rows], [row["learning_rate"] for row in rows]
@@ -71,15 +81,16 @@ def diagnose(trained: TrainingResult) -> str:
         if row.get("dev_wer") is not None
     }
     if len(wers) > 1:
-        text += (
-            f". Dev WER went from {100 * wers[min(wers)]:.1f} % to {100 * wers[max(wers)]:.1f} %"
-        )
+        first, last = (f"{100 * wers[step]:.1f} %" for step in (min(wers), max(wers)))
+        text += f". Dev {rate.upper()} went from {first} to {last}"
     if trained.best_step != trained.steps:
         text += f", and the weights of step {trained.best_step} were kept"
     return text[0].upper() + text[1:] + "."
 
 # %% ../../nbs/6_runs/diagnosis.ipynb #diagnosis-02b
-def record_training(run: RunInProgress, name: str, family: Family, trained: TrainingResult) -> None:
+def record_training(
+    run: RunInProgress, name: str, family: Family, trained: TrainingResult, rate: str = "wer"
+) -> None:
     """Keep what was trained and how, what was measured on the way, and the hashes of the model it
     left."""
     source = public_name(family, name)  # a folder would name this machine
@@ -102,7 +113,7 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
         if row["step"] == trained.best_step and "dev_wer" in row
     ]
     if rates:
-        run.metric("dev.wer", rates[0], unit="fraction")
+        run.metric(f"dev.{rate}", rates[0], unit="fraction")
     for finding in trained.findings:
         if finding.text not in run.warnings:
             run.warn(finding.text)
@@ -115,13 +126,13 @@ def record_training(run: RunInProgress, name: str, family: Family, trained: Trai
 def baseline_verdict(
     model: str,
     rates: RatesBySet,
-    rate: str = "wer",  # the headline: wer or cer
+    headlines: Mapping[str, str],  # by set with speech: wer, cer or mer
 ) -> str:
     "The untouched model in a sentence."
     parts = [
-        f"{name}: {rate.upper()} {metrics[rate]}"
-        for name, metrics in rates.items()
-        if rate in metrics
+        f"{name}: {rate.upper()} {rates[name][rate]}"
+        for name, rate in headlines.items()
+        if rate in rates[name]
     ]
     quiet = [
         f"{name}: text in {metrics['clips_with_text']} of the clips"
@@ -133,11 +144,12 @@ def baseline_verdict(
 
 def evaluation_verdict(
     changes: Mapping[str, Interval],  # by set
-    rate: str = "wer",  # the headline: wer or cer
+    headlines: Mapping[str, str],  # by set: wer, cer or mer
 ) -> str:
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
     return " ".join(
-        f"{name}: {verdict(interval)}, {rate.upper()} {interval_text(interval, difference=True)}."
+        f"{name}: {verdict(interval)}, {headlines[name].upper()} "
+        f"{interval_text(interval, difference=True)}."
         for name, interval in changes.items()
     )
 

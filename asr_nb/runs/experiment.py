@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PRIVACY', 'NAME', 'SET_NAME', 'NONSPEECH', 'lab_folder', 'experiment_names', 'plain_name', 'CorpusSpec',
-           'Experiment', 'with_nonspeech', 'nonspeech_set', 'gaps', 'model_notes', 'experiment_from', 'load_experiment',
-           'write_experiment']
+           'Experiment', 'with_nonspeech', 'nonspeech_set', 'gaps', 'scoring_notes', 'no_rules', 'model_notes',
+           'experiment_from', 'load_experiment', 'write_experiment']
 
 # %% ../../nbs/6_runs/experiment.ipynb #imports-01
 import dataclasses
@@ -24,7 +24,7 @@ from ..findings import Finding
 from ..models.registry import MODELS, ModelSpec, locate, public_source, relocate, split_prefix
 from ..preprocessing.sources.registry import SOURCES, source_named
 from ..preprocessing.store.steps import steps_from
-from ..preprocessing.text.normalisers import for_language, normaliser
+from ..preprocessing.text.normalisers import AUTO, ScoringRules, has_rules
 from .privacy import PRIVATE, private_folder
 from ..training.recipes import RECIPES, Recipe, recipe
 
@@ -46,7 +46,7 @@ def experiment_names() -> list[str]:
     "The names in the lab's `experiments` folder."
     return sorted(path.stem for path in (lab_folder() / "experiments").glob("*.yaml"))
 
-# %% ../../nbs/6_runs/experiment.ipynb #corpus-02
+# %% ../../nbs/6_runs/experiment.ipynb #corpus-01b
 ROLES = ("target", "source", "nonspeech")
 PRIVACY = ("public", "private")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder's name
@@ -59,7 +59,7 @@ def plain_name(value: str, pattern: re.Pattern = NAME, field: str = "name") -> s
         raise BadInput(field, value, f"at most 60 characters that match {pattern.pattern}")
     return value
 
-
+# %% ../../nbs/6_runs/experiment.ipynb #corpus-02
 @dataclass(frozen=True)
 class CorpusSpec:
     "A set of utterances: where it comes from and what it is for."
@@ -72,6 +72,7 @@ class CorpusSpec:
     options: dict[str, Any] = field(default_factory=dict)  # what the source takes
     process: tuple[dict[str, Any], ...] = ()  # in order, as `preprocessing.store.steps` reads them
     long: bool = False  # recordings of any length, each decoded in pieces
+    normaliser: str = ""  # its own, or auto; "" = the experiment's
 
     def __post_init__(self):
         plain_name(self.name, SET_NAME)
@@ -79,35 +80,17 @@ class CorpusSpec:
         one_of("role", self.role, ROLES)
         one_of("privacy", self.privacy, PRIVACY)
         steps_from(self.process)
-
-# %% ../../nbs/6_runs/experiment.ipynb #experiment-02
-@dataclass(frozen=True)
-class Experiment:
-    "A question, and the runs that answer it. Raises BadInput for parts that don't go together."
-
-    name: str
-    question: str
-    corpus: CorpusSpec  # trained on; its test split is the first test set
-    models: tuple[ModelSpec, ...]
-    tests: tuple[CorpusSpec, ...] = ()  # further test sets
-    recipes: tuple[Recipe, ...] = ()  # none: the models only decode
-    witnesses: tuple[ModelSpec, ...] = ()  # further models that only decode, for the audit
-    normaliser: str = "basic"
-    notes: str = ""
-    target: float = 0.0  # error rate on the corpus that is good enough, a fraction; 0: not stated
-    probe_steps: int = 0  # steps of the probe of each model and recipe; 0: no probe
-
-    def __post_init__(self):
-        _check_experiment(self)
+        ScoringRules(self.normaliser or AUTO)
 
     @property
-    def sets(self) -> tuple[CorpusSpec, ...]:  # the corpus first
-        return (self.corpus, *self.tests)
+    def languages(self) -> tuple[str, ...]:
+        "The languages that it says its rows are in; rows may name others."
+        named = (self.language, *(self.options.get("languages") or ()))
+        return tuple(dict.fromkeys(filter(None, named)))
 
-    @property
-    def private(self) -> bool:
-        "Whether anything in it must not be shown."
-        return any(spec.privacy == "private" for spec in self.sets)
+# %% ../../nbs/6_runs/experiment.ipynb #experiment-01b
+class _Parts:
+    "What finds the parts of an experiment by name."
 
     def model(self, name: str) -> ModelSpec:
         "The model or witness of that name; raises BadInput."
@@ -121,6 +104,41 @@ class Experiment:
         "The set of that name; raises BadInput."
         return _named("set", name, self.sets)
 
+# %% ../../nbs/6_runs/experiment.ipynb #experiment-02
+@dataclass(frozen=True)
+class Experiment(_Parts):
+    "A question, and the runs that answer it. Raises BadInput for parts that don't go together."
+
+    name: str
+    question: str
+    corpus: CorpusSpec  # trained on; its test split is the first test set
+    models: tuple[ModelSpec, ...]
+    tests: tuple[CorpusSpec, ...] = ()  # further test sets
+    recipes: tuple[Recipe, ...] = ()  # none: the models only decode
+    witnesses: tuple[ModelSpec, ...] = ()  # further models that only decode, for the audit
+    normaliser: str = "basic"  # of the sets that name none; auto: of each row's language
+    notes: str = ""
+    target: float = 0.0  # error rate on the corpus that is good enough, a fraction; 0: not stated
+    probe_steps: int = 0  # steps of the probe of each model and recipe; 0: no probe
+
+    def __post_init__(self):
+        _check_experiment(self)
+
+    @property
+    def sets(self) -> tuple[CorpusSpec, ...]:  # the corpus first
+        return (self.corpus, *self.tests)
+
+    @property
+    def rules(self) -> ScoringRules:
+        "Which normaliser scores which rows of its sets. Raises BadInput."
+        own = ((spec.name, spec.normaliser) for spec in self.sets if spec.normaliser)
+        return ScoringRules(self.normaliser, tuple(own))
+
+    @property
+    def private(self) -> bool:
+        "Whether anything in it must not be shown."
+        return any(spec.privacy == "private" for spec in self.sets)
+
 # %% ../../nbs/6_runs/experiment.ipynb #experiment-03
 def _named(kind: str, name: str, items: Iterable[Any]) -> Any:
     "The item of that name. Raises BadInput."
@@ -131,6 +149,7 @@ def _named(kind: str, name: str, items: Iterable[Any]) -> Any:
 def _check_experiment(lab: Experiment) -> None:
     "Raise BadInput for the first part of an experiment that can't be used."
     plain_name(lab.name)
+    _ = lab.rules  # the name of its normaliser
     if not 0 <= lab.target < 1:
         allowed = "an error rate as a fraction: 0.08 means 8 %; 0: none"
         raise BadInput("target", lab.target, allowed)
@@ -198,6 +217,30 @@ def gaps(experiment: Experiment) -> list[str]:
         if spec == nonspeech_set(spec.name, experiment.corpus.language)
     ]
     return lacks
+
+# %% ../../nbs/6_runs/experiment.ipynb #rules-02
+def scoring_notes(experiment: Experiment) -> list[Finding]:
+    "What a reader of the plan should know of the normalisers: what is scored without its own."
+    notes, rules = [], experiment.rules
+    for spec in experiment.sets:
+        if spec.role == "nonspeech" or rules.name_in(spec.name) != AUTO:
+            continue
+        if not spec.languages:
+            text = (
+                "it names no language: each row is scored by the one it names itself, or by `basic`"
+            )
+            notes.append(Finding("note", "language-not-stated", text, spec.name))
+        for code in spec.languages:
+            if not has_rules(code):
+                notes.append(Finding("note", "no-normaliser", no_rules(code, rules), spec.name))
+    return notes
+
+
+def no_rules(language: str, rules: ScoringRules) -> str:
+    "What a report says of rows in a language that has no normaliser."
+    rule = rules.rule(language)
+    name = f"`{language}`" if language else "rows that name no language"
+    return f"there is no normaliser for {name}: `{rule.name}` scores it, in {rule.unit}s"
 
 # %% ../../nbs/6_runs/experiment.ipynb #paths-02
 def _absolute(path: str, base: Path) -> str:
@@ -340,17 +383,6 @@ def _parse(text: str, name: str) -> Any:
         raise BadInput(place, problem, "YAML that can be read is needed") from None
 
 # %% ../../nbs/6_runs/experiment.ipynb #read-03
-def _normaliser(name: Any, language: str) -> str:
-    "The name of a normaliser; that of the corpus's language for `auto`. Raises BadInput."
-    if name != "auto":
-        return normaliser(name).name
-    if not language:
-        raise BadInput(
-            "normaliser", name, "the corpus must say its `language`, or the normaliser be named"
-        )
-    return for_language(language).name
-
-
 def experiment_from(data: Any, base: Path) -> Experiment:
     """The experiment in a parsed YAML file; `base` is what its paths are relative to. Raises
     BadInput."""
@@ -366,7 +398,6 @@ def experiment_from(data: Any, base: Path) -> Experiment:
     )
     if "corpus" in data:
         parts["tests"] = with_nonspeech(parts["tests"], parts["corpus"])
-        parts["normaliser"] = _normaliser(data.get("normaliser", "basic"), parts["corpus"].language)
     parts |= _models(data, base)
     parts["recipes"] = tuple(
         _recipe(r, f"recipes[{n}]") for n, r in enumerate(_list_of(data, "recipes"))

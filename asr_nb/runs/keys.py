@@ -17,7 +17,7 @@ from typing import Any
 from ..checks import BadInput, canonical_json, one_of, sha256
 from ..models.registry import local_path
 from ..preprocessing.sources.registry import source_named
-from ..preprocessing.text.normalisers import normaliser
+from ..preprocessing.text.languages import LANGUAGES
 from .experiment import CorpusSpec, Experiment, ModelSpec
 from .pipeline import Stage
 from ..training.recipes import Recipe
@@ -54,6 +54,7 @@ def fingerprint(
 # %% ../../nbs/6_runs/keys.ipynb #content-02b
 def _corpus_content(spec: CorpusSpec) -> dict[str, Any]:
     content = dataclasses.asdict(spec)
+    del content["normaliser"]  # it prepares nothing: `scorer` holds it
     for name in source_named(spec.source).paths:
         if isinstance(path := spec.options.get(name), str):
             content["options"][name] = _path_content(spec, name, path)
@@ -143,6 +144,25 @@ def notebook_code(source: str | Path) -> list[str]:
     code = (cell_code("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code")
     return [cell for cell in code if cell]
 
+# %% ../../nbs/6_runs/keys.ipynb #key-01b
+def _scorer(experiment: Experiment) -> Any:
+    "The fingerprint of its normaliser; where it has several, those of each set with speech."
+    speech = [spec for spec in experiment.sets if spec.role != "nonspeech"]
+    by_set = {spec.name: _rules(experiment, spec) for spec in speech}
+    different = {canonical_json(rules) for rules in by_set.values()}
+    return by_set if len(different) > 1 else next(iter(by_set.values()))
+
+
+def _rules(experiment: Experiment, spec: CorpusSpec) -> Any:
+    "The fingerprint of what scores a set; of each language, if a row may be in several."
+    rules = {
+        code: experiment.rules.rule(code, spec.name) for code in spec.languages or sorted(LANGUAGES)
+    }
+    prints = {rule: rule.fingerprint for rule in set(rules.values())}
+    if len(set(prints.values())) == 1:
+        return next(iter(prints.values()))
+    return {code: prints[rule] for code, rule in rules.items()}
+
 # %% ../../nbs/6_runs/keys.ipynb #key-02
 Subject = Mapping[str, str]  # what a run is about: the names of its model and recipe, if any
 
@@ -158,7 +178,7 @@ PARTS: dict[str, Callable[[Experiment, Subject], Any]] = {
     "models": lambda experiment, _: {
         model.name: _model_content(model) for model in experiment.models + experiment.witnesses
     },
-    "scorer": lambda experiment, _: normaliser(experiment.normaliser).fingerprint,
+    "scorer": lambda experiment, _: _scorer(experiment),
     "recipe": lambda experiment, subject: _recipe_content(experiment.recipe(subject["recipe"])),
     "target": lambda experiment, _: experiment.target,
     "probes": lambda experiment, _: _probes(experiment),

@@ -20,7 +20,7 @@ from ..findings import Finding
 from ..preprocessing.sources.registry import check_options, sizes
 from ..preprocessing.store.estimate import amount, free_bytes
 from .budget import FLOOR_BYTES, prepared_text, training_bytes
-from .experiment import Experiment, lab_folder, model_notes
+from .experiment import Experiment, lab_folder, model_notes, scoring_notes
 from .keys import run_key
 from .notebook import check_parameters, declared_parameters
 from .pipeline import STAGES, Stage, fixed_parameters, planned_stages, is_run_of
@@ -308,7 +308,7 @@ def _run_lines(experiment: Experiment, runs: Sequence[Run], todo: Collection[str
 
 def _model_lines(experiment: Experiment) -> list[str]:
     "What a reader should know about the models' names."
-    notes = [f"  {note}" for note in model_notes(experiment)]
+    notes = [f"  {note}" for note in [*model_notes(experiment), *scoring_notes(experiment)]]
     return ["", "models", *notes] if notes else []
 
 # %% ../../nbs/6_runs/plan.ipynb #text-02c

@@ -57,10 +57,10 @@ class Record:
         if self.schema != SCHEMA:
             raise BadInput("schema", self.schema, f"this version of asr_nb reads {SCHEMA}")
 
-    @property
-    def rate(self) -> str:
-        "The rate that this run compares: wer, or cer of what is counted by the character."
-        return self.inputs.get("rate", "wer")
+    def rate_of(self, test_set: str) -> str:
+        "The rate that is compared in a set: wer, cer or mer. Old records have one for all sets."
+        rate = self.inputs.get("rate", {})
+        return rate if isinstance(rate, str) else rate.get(test_set, "wer")
 
     def to_json(self) -> str:
         "Strict JSON with sorted keys, one key a line. Raises ValueError for NaN and infinity."

@@ -16,12 +16,11 @@ from ..checks import BadInput
 from ..evaluation.headroom import Base, Probe
 from ..evaluation.power import Power, power_of_baseline
 from ..evaluation.decoding import Prediction
-from ..evaluation.scoring import unit_of
 from ..evaluation.significance import blocks_of
-from ..evaluation.summary import scores_of, summarise
+from ..evaluation.summary import headline_rate, scores_of, summarise
 from ..models.family import Decoding, Family
 from ..preprocessing.store.examples import Example
-from ..preprocessing.text.normalisers import Normaliser
+from ..preprocessing.text.normalisers import Scorer
 from .experiment import Experiment, ModelSpec
 from .gate import HEADROOM, Evidence, dev_metric, evidence_entry
 from ..preprocessing.store.prepared import PreparedSet
@@ -35,7 +34,7 @@ from ..training.recipes import Recipe, with_overrides
 DEV = "dev.jsonl"
 
 
-def power_of_test(predictions: Sequence[Prediction], normalise: Normaliser) -> Power | None:
+def power_of_test(predictions: Sequence[Prediction], normalise: Scorer) -> Power | None:
     """How small a difference a test set can show, by the baseline's errors; None if no words are
     spoken in it."""
     counts = scores_of(predictions, normalise).primary
@@ -51,18 +50,20 @@ def measure(
     prepared: str | Path,
     predictions: Sequence[Prediction],  # its own, for the corpus's test split
     decoding: Decoding,
-    normalise: Normaliser,
+    normalise: Scorer,
     run: RunInProgress,
 ) -> Evidence | None:
     """Decode the dev split and keep what is known before training; None for a model without
     weights, or without words on dev."""
     corpus = experiment.corpus.name
-    speech = [row for row in corpus_of(experiment, prepared).of("dev") if normalise(row.text)]
+    speech = any(row.text for row in corpus_of(experiment, prepared).of("dev"))
     if family.model is None or not speech:
         return None
     rows = decode_one(corpus, family, prepared, decoding, run, DEV, "dev")
-    metric = "CER" if unit_of(normalise) == "character" else "WER"
+    metric = headline_rate(normalise, rows).upper()
     rate = summarise(rows, "target", normalise)[metric.lower()]
+    if rate.value is None:
+        return None
     parameters = sum(weight.numel() for weight in family.model.parameters())
     evidence = Evidence(
         Base(model, rate, parameters, metric, run.times.get(f"{corpus}.dev.real_time_factor")),
