@@ -16,6 +16,7 @@ from ..checks import BadInput, one_of
 from .decoding import Prediction
 from .time_marks import is_ignored, place_words
 from .transcripts import FORMATS, Transcripts, read_transcripts
+from ..preprocessing.text.languages import find_language
 from asr_nb.preprocessing.text.normalisers import (
     AUTO,
     Scorer,
@@ -74,6 +75,14 @@ def _is_nothing(value: Any) -> bool:
     return value is None or value != value or value in NOTHING
 
 
+def _is_text(value: Any) -> bool:
+    "Whether it is a text that can be written as UTF-8: JSON can hold half a character."
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def texts_of(
     file: Transcripts,
     column: str,
@@ -85,9 +94,9 @@ def texts_of(
         value = line.row.get(column)
         if empty and _is_nothing(value):
             value = ""
-        if _is_nothing(value) or not isinstance(value, str):
+        if _is_nothing(value) or not _is_text(value):
             allowed = 'a text is needed, "" where there are no words'
-            problem = f"{column} is {value!r}" if column in line.row else f"it has no {column}"
+            problem = f"{column} is {value!a}" if column in line.row else f"it has no {column}"
             raise BadInput(f"{file.name} line {line.number}", value, allowed, problem)
         texts.append(value)
     return texts
@@ -139,7 +148,7 @@ class Options:
     "How files are paired."
 
     columns: Mapping[str, str] = field(default_factory=dict)  # of FIELDS, where not by its name
-    by: Sequence[str] = ()  # columns to slice by, besides those of FIELDS
+    by: Sequence[str] = ()  # what to slice by: columns, or speaker, recording, language, duration
     language: str = ""  # of all utterances; "" = as the column says
     missing: str = "refuse"  # or empty: an utterance without a hypothesis counts as empty
     speaker_before: str = ""  # the sign after the speaker in an id; "" = it has none
@@ -166,6 +175,15 @@ class References:
     rows: list[Prediction]
     with_ids: bool  # else their ids are their lines
 
+
+def _check_slices(file: Transcripts, by: Sequence[str], known: Collection[str]) -> None:
+    "Raise BadInput for a slice that the references don't name."
+    for name in by:
+        if name == "speaker" and name not in known:
+            how = "say which column (--column speaker=) or what ends it in ids (--speaker-before)"
+            raise BadInput("--by", name, how, f"{file.name} names no speaker")
+        one_of("--by", name, known)
+
 # %% ../../nbs/4_evaluation/pairing.ipynb #options-03b
 def references_of(file: Transcripts, options: Options) -> References:
     "The utterances of a file of references. Raises BadInput."
@@ -174,19 +192,18 @@ def references_of(file: Transcripts, options: Options) -> References:
         for name in FIELDS
         if name != "hypothesis"
     }
-    for name in options.by:
-        if name not in FIELDS:
-            one_of("--by", name, {*file.columns, "speaker", "recording", "language"})
     own = ids_of(file, options.columns)
     ids = own or [f"line {line.number}" for line in file.rows]
     values = {name: _values(file, columns[name]) for name in ("speaker", "recording", "language")}
-    tags = {name: _values(file, name) for name in options.by if name not in FIELDS}
-    several = len(set(values["language"])) > 1 and not options.language
-    named = [*options.by, *(["language"] if several else [])]
-    tags |= {name: values[name] for name in ("recording", "language") if name in named}
     if options.speaker_before:
         values["speaker"] = [_speaker(id, options.speaker_before, file) for id in ids]
-    seconds = _durations(file, columns["duration"])
+    seconds, several = _durations(file, columns["duration"]), len(set(values["language"])) > 1
+    own_slices = {name for name, cells in values.items() if any(cells)}
+    own_slices |= {"duration", "speaking rate"} if any(seconds) else set()
+    _check_slices(file, options.by, {*file.columns, *own_slices})
+    tags = {name: _values(file, name) for name in options.by if name not in own_slices}
+    named = [*options.by, *(["language"] if several and not options.language else [])]
+    tags |= {name: values[name] for name in ("recording", "language") if name in named}
     fields = zip(ids, texts_of(file, columns["reference"]), seconds, strict=True)
     rows = [
         Prediction(
@@ -256,9 +273,7 @@ class Systems:
 
 
 def system_names(paths: Sequence[str]) -> list[str]:
-    "What to call the systems of these files. Raises BadInput if a file comes twice."
-    if twice := [path for path, count in Counter(paths).items() if count > 1]:
-        raise BadInput("HYPOTHESIS", twice[0], "each file may come once")
+    "What to call the systems of these files."
     for short in (lambda path: Path(path).stem, lambda path: Path(path).name):
         names = [short(path) for path in paths]
         if len(set(names)) == len(names):
@@ -328,6 +343,15 @@ def _hypotheses(
     return [replace(row, hypothesis=text or "") for row, text in zip(references.rows, ordered)]
 
 
+def _overruled(references: References, known: Mapping[str, str], options: Options) -> list[str]:
+    "A note if the user's language is not that of the column."
+    file, column, language = references.file, known["language"], options.language
+    codes = set(_values(file, column)) if column and language else set()
+    others = sorted(code for code in codes if find_language(code) != find_language(language))
+    said = f"{column} says {', '.join(code or 'nothing' for code in others)}"
+    return [f"{file.name}: --language {language} for all, though {said}"] if others else []
+
+
 def _description(file: Transcripts, columns: Mapping[str, str]) -> str:
     "How a file was read, in a line."
     pairs = " ".join(f"{name}={column}" for name, column in columns.items() if column)
@@ -338,6 +362,8 @@ def _description(file: Transcripts, columns: Mapping[str, str]) -> str:
 def pair_systems(files: Sequence[Transcripts], options: Options = Options()) -> Systems:
     "The references of the first file, and a system for each further one. Raises BadInput."
     reference, *others = files
+    if twice := [name for name, count in Counter(file.name for file in files).items() if count > 1]:
+        raise BadInput("HYPOTHESIS", twice[0], "each file may come once")
     if reference.format == "ctm":
         raise BadInput(reference.name, "CTM", "a CTM can be a hypothesis only, beside an STM")
     rows = reference.rows if reference.format == "stm" else []
@@ -347,7 +373,7 @@ def pair_systems(files: Sequence[Transcripts], options: Options = Options()) -> 
         raise BadInput(reference.name, "ignored segments", "one segment to score at least")
     references, columns = references_of(base, options), options.columns
     known = {name: column_of(base, name, columns, needed=False) for name in FIELDS}
-    systems = Systems(notes=[_description(base, known)])
+    systems = Systems(notes=[_description(base, known), *_overruled(references, known, options)])
     if ignored:
         systems.notes.append(f"{reference.name}: {len(ignored):,} ignored segments left out")
     if not (known["hypothesis"] or others or base.format in TABLES):
@@ -376,7 +402,10 @@ def rule_of(
     if name not in ("", AUTO):
         return normaliser(name), "as named"
     if codes in ([], [""]):
-        return basic, "since no language is named: case and punctuation don't count, numbers do"
+        return (
+            basic,
+            "since no language is named: case and punctuation don't count, 2 and two differ",
+        )
     if len(codes) == 1:
         rule = for_language(codes[0]) if named else for_any_language(codes[0])
         return rule, f"of the language {codes[0]}"

@@ -38,7 +38,7 @@ def text_lines(path: Path) -> list[str]:
         raise BadInput(f"{path} line {number}", "NUL", save, "it holds a NUL byte")
     if not text.strip():
         raise BadInput(str(path), "", "a line for each utterance is needed", "it is empty")
-    return text.removesuffix("\n").replace("\r\n", "\n").removesuffix("\r").split("\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 # %% ../../nbs/4_evaluation/transcripts.ipynb #formats-02
 _TRN = re.compile(r"(.*?)\s*\(([^()\s]+)\)\s*")

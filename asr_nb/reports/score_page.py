@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checks import write_atomic
+from ..checks import BadInput, write_atomic
 from ..evaluation.intervals import verdict_class
 from . import figures
 from asr_nb.reports.breakdown import (
@@ -161,5 +161,9 @@ def page_html(report: ScoreReport) -> str:
 
 
 def write_page(report: ScoreReport, path: str | Path) -> Path:
-    "Write the page; its path. Raises OSError."
-    return write_atomic(path, page_html(report))
+    "Write the page; its path. Raises BadInput where that can't be done."
+    try:
+        return write_atomic(path, page_html(report))
+    except OSError as error:
+        allowed = "a file that can be written is needed"
+        raise BadInput("--html", str(path), allowed, f"{path}: {error.strerror}") from None

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..checks import one_of
+from ..checks import BadInput
 from ..evaluation.alignments import LEGEND, alignment_text
 from ..evaluation.decoding import Prediction
 from ..evaluation.intervals import interval_text, percent
@@ -95,14 +95,18 @@ def report_of(
     worst: int = 5,  # utterances to show of each system
 ) -> ScoreReport:
     "The report on files of transcripts. Raises BadInput naming file and line."
-    if len(formats) > 1:
-        one_of("--format", f"{len(formats)} formats", [f"{len(paths)} formats", "1 formats"])
-    forms = list(formats) * len(paths) if len(formats) == 1 else list(formats) or [""] * len(paths)
+    if len(formats) not in (0, 1, len(paths)):
+        each = f"one format for all files, or one for each of the {len(paths)}"
+        raise BadInput("--format", ",".join(formats), each)
+    forms = [*formats] if len(formats) > 1 else [*formats, ""][:1] * len(paths)
     systems = pair_systems([read_transcripts(*pair) for pair in zip(paths, forms)], options)
     languages = {row.language for rows in systems.predictions.values() for row in rows}
     rule, reason = rule_of(languages, normaliser, named=bool(options.language))
     scores = {name: Score(rows, rule, reason) for name, rows in systems.predictions.items()}
-    return ScoreReport(scores, systems.notes, options.by, worst)
+    report = ScoreReport(scores, systems.notes, options.by, worst)
+    shown = slices_shown(report.first[1].predictions, rule, options.by)
+    alike = [f"no slices by {name}: all have the same" for name in options.by if name not in shown]
+    return replace(report, notes=[*systems.notes, *alike])
 
 # %% ../../nbs/7_reports/score_report.ipynb #text-02
 def _width(text: str) -> int:
