@@ -27,7 +27,7 @@ from asr_nb.reports.breakdown import (
     spread_rows,
 )
 from .labbook import POLICY, STYLE
-from .score_report import ScoreReport, comparisons_of, method_lines, rate_rows
+from .score_report import ScoreReport, comparisons_of, opening_lines, rate_rows
 from .scores import Comparison, lost_html
 
 # %% auto #0
@@ -141,7 +141,7 @@ def page_html(report: ScoreReport) -> str:
     "The report as one page."
     figures.style()
     sections = {
-        "How it was scored": [_list(method_lines(report))],
+        "How it was scored": [_list(opening_lines(report))],
         "Rates": _rates(report),
         "Differences": _differences(report) if report.comparisons else (),
         "For whom": _slices(report),

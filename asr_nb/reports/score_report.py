@@ -18,7 +18,7 @@ from ..evaluation.decoding import Prediction
 from ..evaluation.intervals import interval_text, percent
 from ..evaluation.pairing import Options, pair_systems, rule_of
 from ..evaluation.scoring import Counts
-from ..evaluation.significance import block_warning, blocks_of
+from ..evaluation.significance import blocks_of
 from ..evaluation.slices import SliceRow, slice_table, slices_of
 from ..evaluation.transcripts import read_transcripts
 from ..evaluation.summary import RATE_UNITS, headline_rate
@@ -31,11 +31,11 @@ from asr_nb.reports.breakdown import (
     slice_finding,
     slice_rows,
 )
-from .scores import CONVENTIONS, Comparison, Score
+from .scores import CONVENTIONS, Comparison, Score, method_lines
 from .tables import worst
 
 # %% auto #0
-__all__ = ['ScoreReport', 'slices_shown', 'report_of', 'text_table', 'rate_rows', 'worst_lines', 'lost_lines', 'method_lines',
+__all__ = ['ScoreReport', 'slices_shown', 'report_of', 'text_table', 'rate_rows', 'worst_lines', 'lost_lines', 'opening_lines',
            'comparisons_of', 'report_text', 'report_json']
 
 # %% ../../nbs/7_reports/score_report.ipynb #report-02
@@ -186,10 +186,9 @@ def _heading(text: str) -> str:
     return f"\n{text}\n{'-' * len(text)}"
 
 
-def method_lines(report: ScoreReport) -> list[str]:
-    "How the files were read, by which rules was scored, what the set can show, a warning."
+def opening_lines(report: ScoreReport) -> list[str]:
+    "How the files were read, what the set can show, by which rules was scored, a warning."
     (name, score), *others = report.scores.items()
-    doubt = block_warning(*blocks_of(score.predictions))
     rows, rule = score.predictions, score.normalise
     powers = [
         f"{other} against {name}: {power_sentence(one.predictions, rule, rows)}"
@@ -197,9 +196,8 @@ def method_lines(report: ScoreReport) -> list[str]:
     ]
     return [
         *report.notes,
-        f"Normaliser: {rule.name}, {score.reason}.",
         *(powers or [power_sentence(rows, rule)]),
-        *([f"WARNING: {doubt}."] if doubt else []),
+        *method_lines(score),
     ]
 
 
@@ -216,7 +214,7 @@ def report_text(report: ScoreReport) -> str:
 
 def _parts(report: ScoreReport) -> Iterator[str]:
     name, _ = report.first
-    yield from method_lines(report)
+    yield from opening_lines(report)
     yield _heading("Rates with 95 % intervals")
     yield text_table(rate_rows(report.scores))
     if report.comparisons:
@@ -252,7 +250,7 @@ def report_json(report: ScoreReport) -> dict[str, Any]:
         "unit": RATE_UNITS[rate],
         "utterances": len(first.predictions),
         "blocks": {"kind": kind, "count": len(set(blocks))},
-        "notes": method_lines(report),
+        "notes": opening_lines(report),
         "systems": {
             system: {rate: asdict(interval) for rate, interval in score.rates.items()}
             | {"counts": score.counts}

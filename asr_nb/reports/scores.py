@@ -36,8 +36,8 @@ from .breakdown import p_text, power_sentence
 from .tables import samples_html, worst
 
 # %% auto #0
-__all__ = ['CONVENTIONS', 'RATES', 'SAMPLES', 'Printed', 'Measurement', 'Score', 'wer', 'Difference', 'lost_html', 'Comparison',
-           'compare']
+__all__ = ['CONVENTIONS', 'RATES', 'SAMPLES', 'Printed', 'Measurement', 'method_lines', 'Score', 'wer', 'Difference', 'lost_html',
+           'Comparison', 'compare']
 
 # %% ../../nbs/7_reports/scores.ipynb #rates-02
 CONVENTIONS = {"": "corpus", "mean_utterance_": "mean utterance", "bounded_": "bounded"}
@@ -130,11 +130,11 @@ class Measurement:
         return {kind: int(n.sum()) for kind, n in vars(self.sample.scores.primary).items()}
 
 # %% ../../nbs/7_reports/scores.ipynb #score-04
-def _method(one: Measurement) -> list[str]:
+def method_lines(one: Measurement) -> list[str]:
     "By which rules it was scored, and a warning if the interval is narrower than it should be."
     doubt = block_warning(*blocks_of(one.predictions))
-    rule = f"normaliser {one.normalise.name}, {one.reason}"
-    return [rule, f"WARNING: {doubt}"] if doubt else [rule]
+    rule = f"Normaliser: {one.normalise.name}, {one.reason}."
+    return [rule, f"WARNING: {doubt}."] if doubt else [rule]
 
 
 def _rate_texts(one: Measurement) -> str:
@@ -150,7 +150,8 @@ class Score(Measurement, Printed):
 
     def lines(self) -> list[str]:
         "Rates, what the set can show, by which rules."
-        return [_rate_texts(self), power_sentence(self.predictions, self.normalise), *_method(self)]
+        power = power_sentence(self.predictions, self.normalise)
+        return [_rate_texts(self), power, *method_lines(self)]
 
     def samples_html(self, count: int) -> str:
         "The utterances with the most errors."
@@ -283,7 +284,7 @@ class Comparison(Difference, Printed):
             f"{other} {verdict_phrase(self.verdict)} against {one}: {change}, p {p_text(self.p)}",
             *(f"{name}: {_rate_texts(score)}" for name, score in zip(self.names, systems)),
             power,
-            *_method(self.second),
+            *method_lines(self.second),
         ]
 
     def samples_html(self, count: int) -> str:
