@@ -330,6 +330,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'asr_nb/evaluation/pairing.py'),
                                            'asr_nb.evaluation.pairing._speaker': ( '4_evaluation/pairing.html#_speaker',
                                                                                    'asr_nb/evaluation/pairing.py'),
+                                           'asr_nb.evaluation.pairing._speakers_in_ids': ( '4_evaluation/pairing.html#_speakers_in_ids',
+                                                                                           'asr_nb/evaluation/pairing.py'),
                                            'asr_nb.evaluation.pairing._values': ( '4_evaluation/pairing.html#_values',
                                                                                   'asr_nb/evaluation/pairing.py'),
                                            'asr_nb.evaluation.pairing._without': ( '4_evaluation/pairing.html#_without',

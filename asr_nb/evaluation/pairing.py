@@ -342,7 +342,7 @@ def _hypotheses(
         same_references(file, options, references)
     return [replace(row, hypothesis=text or "") for row, text in zip(references.rows, ordered)]
 
-
+# %% ../../nbs/4_evaluation/pairing.ipynb #systems-04b
 def _overruled(references: References, known: Mapping[str, str], options: Options) -> list[str]:
     "A note if the user's language is not that of the column."
     file, column, language = references.file, known["language"], options.language
@@ -350,6 +350,18 @@ def _overruled(references: References, known: Mapping[str, str], options: Option
     others = sorted(code for code in codes if find_language(code) != find_language(language))
     said = f"{column} says {', '.join(code or 'nothing' for code in others)}"
     return [f"{file.name}: --language {language} for all, though {said}"] if others else []
+
+
+def _speakers_in_ids(references: References) -> list[str]:
+    "A note if nobody is named as a speaker, but the ids begin with names that come again."
+    rows = references.rows
+    if references.with_ids and not any(row.speaker or row.recording for row in rows):
+        for sign in "-_":
+            names = {row.id.partition(sign)[0] for row in rows if sign in row.id}
+            if all(sign in row.id for row in rows) and 1 < len(names) < len(rows):
+                known = f"{len(names):,} names before {sign!r} in the ids"
+                return [f"{known}: if they are speakers, say --speaker-before {sign}"]
+    return []
 
 
 def _description(file: Transcripts, columns: Mapping[str, str]) -> str:
@@ -374,6 +386,7 @@ def pair_systems(files: Sequence[Transcripts], options: Options = Options()) -> 
     references, columns = references_of(base, options), options.columns
     known = {name: column_of(base, name, columns, needed=False) for name in FIELDS}
     systems = Systems(notes=[_description(base, known), *_overruled(references, known, options)])
+    systems.notes += _speakers_in_ids(references)
     if ignored:
         systems.notes.append(f"{reference.name}: {len(ignored):,} ignored segments left out")
     if not (known["hypothesis"] or others or base.format in TABLES):

@@ -185,7 +185,7 @@ def _score(
     references: Sequence[str],
     hypotheses: Sequence[str],
     field: str,  # what errors call the hypotheses
-    language: str,
+    language: str | Sequence[str],
     rule: str | Normaliser,
     blocks: Mapping[str, Any],  # speakers and recordings
 ) -> Score:
@@ -194,21 +194,23 @@ def _score(
     if not texts:
         raise BadInput("references", "an empty list", "one utterance is needed at least")
     others = _list(field, hypotheses, len(texts))
+    one = isinstance(language, str)
+    codes = [language] * len(texts) if one else _list("language", language, len(texts))
     names = (_names(name, values, len(texts)) for name, values in blocks.items())
     rows = [
-        Prediction(str(n), "", reference, hypothesis, language, 0.0, speaker, recording)
-        for n, (reference, hypothesis, speaker, recording) in enumerate(zip(texts, others, *names))
+        Prediction(str(n), "", *row[:3], 0.0, *row[3:])
+        for n, row in enumerate(zip(texts, others, codes, *names))
     ]
     if isinstance(rule, Normaliser):
         return Score(rows, rule)
-    return Score(rows, *rule_of([language], rule, named=bool(language)))
+    return Score(rows, *rule_of(codes, rule, named=one and bool(language)))
 
 
 def wer(
     references: Sequence[str],  # raw texts
     hypotheses: Sequence[str],  # raw texts in the same order
     *,
-    language: str = "",  # a code such as da: its rules of spelling
+    language: str | Sequence[str] = "",  # a code such as da, of all or of each: rules of spelling
     normaliser: str | Normaliser = "",  # by name, or a rule of your own; "" = by language
     speakers: Sequence[str] | None = None,  # of each utterance: intervals are drawn over them
     recordings: Sequence[str] | None = None,  # likewise
@@ -297,7 +299,7 @@ def compare(
     first: Sequence[str],  # raw texts in the same order
     second: Sequence[str],
     *,
-    language: str = "",  # a code such as da: its rules of spelling
+    language: str | Sequence[str] = "",  # a code such as da, of all or of each: rules of spelling
     normaliser: str | Normaliser = "",  # by name, or a rule of your own; "" = by language
     speakers: Sequence[str] | None = None,  # of each utterance: intervals are drawn over them
     recordings: Sequence[str] | None = None,  # likewise
