@@ -230,6 +230,7 @@ def test_manifests_with_both_sides(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("leaderboard_english" not in normalisers(), reason="not there yet")
 def test_the_normaliser_of_the_leaderboard(tmp_path: Path) -> None:
+    pytest.importorskip("whisper_normalizer")
     rows = [("1", "", "Mr. Brown's colour", 1.0)]
     heard = [("1", "", "mister brown's color", 1.0)]
     (tmp_path / "a.jsonl").write_text(manifest(rows, heard), encoding="utf-8")
