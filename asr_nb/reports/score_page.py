@@ -146,7 +146,9 @@ def page_html(report: ScoreReport) -> str:
         "Differences": _differences(report) if report.comparisons else (),
         "For whom": _slices(report),
         "Where most of the errors are": _samples(report) if report.worst else (),
-        "What got worse": [_lost(one, report.worst) for one in comparisons_of(report)],
+        "Right in the first and wrong now": [
+            _lost(one, report.worst) for one in comparisons_of(report)
+        ],
     }
     texts = {title: "".join(parts) for title, parts in sections.items()}
     body = "".join(f"<h2>{title}</h2>{text}" for title, text in texts.items() if text)
