@@ -37,6 +37,7 @@ def shell(line: str, cwd: Path, **more: str) -> subprocess.CompletedProcess:
 def test_every_command_is_known_here() -> None:
     assert set(COMMANDS) - NOT_HERE == {
         "make demo",
+        "asr-nb score reference.trn small.trn large.trn --language en --html report.html",
         "asr-nb check",
         "asr-nb plan demo",
         "asr-nb run toy --out my_runs",
@@ -50,10 +51,12 @@ def test_every_command_is_known_here() -> None:
 def test_the_commands_on_the_toy(toy: Path, tmp_path: Path) -> None:
     """On a toy that was run before, in the same way: the run itself finds everything done."""
     shutil.copytree(toy, tmp_path / "my_runs" / "toy")
+    for name, text in (("reference", "one two"), ("small", "one"), ("large", "one too")):
+        (tmp_path / f"{name}.trn").write_text(f"{text} (a)\n{text} (b)\n")
     for line in (c for c in COMMANDS if c.startswith("asr-nb") and "my_calls" not in c):
         done = shell(line, tmp_path)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
-    assert (tmp_path / "my_runs" / "labbook.html").exists()
+    assert (tmp_path / "my_runs" / "labbook.html").exists() and (tmp_path / "report.html").exists()
 
 
 def test_ones_own_recordings(tmp_path: Path) -> None:

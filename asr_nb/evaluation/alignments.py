@@ -8,11 +8,11 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from .scoring import align, fit, score, units
+from .scoring import Op, align, fit, score, units
 from ..preprocessing.text.normalisers import Normaliser
 
 # %% auto #0
-__all__ = ['STYLES', 'LEGEND', 'PAPER', 'alignment_html', 'sample_table_html', 'table_html']
+__all__ = ['STYLES', 'LEGEND', 'PAPER', 'WHOLE', 'CONTEXT', 'alignment_html', 'sample_table_html', 'table_html', 'alignment_text']
 
 # %% ../../nbs/4_evaluation/alignments.ipynb #show-02
 STYLES = {  # dark enough for white paper, apart also for the colour-blind
@@ -45,14 +45,15 @@ def alignment_html(
     reference: str,  # normalised, as it was scored
     hypothesis: str,
     baseline: str | None = None,  # the hypothesis before fine-tuning
+    names: tuple[str, str] = ("before", "after"),  # of baseline and hypothesis, if there are both
 ) -> str:
     "HTML: the reference, and under it the hypothesis with errors marked by colour and sign."
     lines = [("reference", html.escape(" ".join(reference.split())) or "<i>(nothing)</i>")]
     if baseline is not None:
-        lines.append(("before", _marked(reference, baseline)))
-    name = "hypothesis" if baseline is None else "after"
+        lines.append((html.escape(names[0]), _marked(reference, baseline)))
+    name = "hypothesis" if baseline is None else html.escape(names[1])
     lines.append((name, _marked(reference, hypothesis)))
-    label = '<span style="display:inline-block;width:6em;color:#666">'
+    label = '<span style="display:inline-block;min-width:6em;padding-right:.6em;color:#666">'
     rows = "".join(f'<div dir="auto">{label}{name}</span>{text}</div>' for name, text in lines)
     return f'<div style="{PAPER};line-height:1.7;text-align:left">{rows}</div>'
 
@@ -63,6 +64,7 @@ def sample_table_html(
     hypotheses: Sequence[str],  # raw
     normaliser: Normaliser | Sequence[Normaliser],  # the scorer's, of all samples or of each
     baseline: Sequence[str] | None = None,  # raw, from before fine-tuning
+    names: tuple[str, str] = ("before", "after"),  # of baseline and hypotheses
 ) -> str:
     "HTML table of samples: label, errors over words (or characters), and the marked alignment."
     one = isinstance(normaliser, Normaliser)
@@ -76,7 +78,7 @@ def sample_table_html(
             [
                 html.escape(label),
                 f"{counts.errors[0]}/{counts.reference[0]}",
-                alignment_html(*(" ".join(units(text, rule.unit)) for text in texts)),
+                alignment_html(*(" ".join(units(t, rule.unit)) for t in texts), names=names),
             ]
         )
     return table_html(lines)
@@ -89,3 +91,19 @@ def table_html(lines: Iterable[Sequence[str]]) -> str:
         "<tr>" + "".join(f"{cell}{text}</td>" for text in line) + "</tr>" for line in lines
     )
     return f'<table style="border-collapse:collapse;{PAPER}">{rows}</table>'
+
+# %% ../../nbs/4_evaluation/alignments.ipynb #text-02
+WHOLE = 40  # words up to which a text is shown whole
+CONTEXT = 4  # words shown on each side of an error in a longer one
+_SIGNS = {"hit": "{0}", "substitution": "{0}→{1}", "deletion": "−{0}", "insertion": "+{1}"}
+
+
+def alignment_text(ops: Sequence[Op]) -> str:  # of `scoring.align`
+    "The hypothesis with errors marked by sign; of a long one what is beside errors."
+    parts: list[str] = []
+    wrong = [place for place, op in enumerate(ops) if op.kind != "hit"]
+    near = {n for place in wrong for n in range(place - CONTEXT, place + CONTEXT + 1)}
+    for place, (kind, left, right) in enumerate(ops):
+        word = _SIGNS[kind].format(left, right) if place in near or len(ops) <= WHOLE else "…"
+        parts += [word] if word != "…" or parts[-1:] != ["…"] else []
+    return " ".join(parts) or "(nothing)"

@@ -23,8 +23,8 @@ from ..preprocessing.text.spelling import Normaliser
 
 # %% auto #0
 __all__ = ['LONGEST_PERIOD', 'FEWEST_REPEATS', 'FEWEST_TOKENS', 'Counts', 'Op', 'align_units', 'align', 'unit_of', 'units',
-           'normalised', 'fit', 'Rates', 'Scores', 'score', 'scorer_fingerprint', 'check_with_jiwer', 'Token', 'tokens',
-           'Loop', 'loops_in', 'loops']
+           'normalised', 'fit', 'Rates', 'Scores', 'score', 'forget', 'scorer_fingerprint', 'check_with_jiwer', 'Token',
+           'tokens', 'Loop', 'loops_in', 'loops']
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-04
 def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
@@ -93,9 +93,15 @@ def align_units(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Op]
     return ops
 
 
+@lru_cache(maxsize=2**16)  # a pair is aligned once, and every table of a report asks for it
+def _aligned(reference: str, hypothesis: str, unit: str) -> tuple[Op, ...]:
+    "The alignment of two normalised texts in words, or in characters without blanks."
+    return tuple(align_units(units(reference, unit), units(hypothesis, unit)))
+
+
 def align(reference: str, hypothesis: str) -> list[Op]:
     "The alignment of two normalised texts, word by word."
-    return align_units(reference.split(), hypothesis.split())
+    return list(_aligned(reference, hypothesis, "word"))
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-03
 def _counts(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Counts:
@@ -274,10 +280,8 @@ class Scores(Rates):
     @cached_property
     def alignments(self) -> list[list[Op]]:
         "The alignment of each utterance, in words or in characters without blanks."
-        pairs = zip(self.references, self.hypotheses)
-        return [
-            align_units(*(units(text, self.normaliser.unit) for text in pair)) for pair in pairs
-        ]
+        pairs, unit = zip(self.references, self.hypotheses), self.normaliser.unit
+        return [list(_aligned(*pair, unit)) for pair in pairs]
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-03
 def score(
@@ -299,6 +303,12 @@ def score(
         [fit(reference, hypothesis, normaliser) for reference, hypothesis in pairs],
         normaliser,
     )
+
+
+def forget() -> None:
+    "Forget the texts that were normalised, fitted and aligned before, to measure from the start."
+    for cache in (normalised, fit, _aligned):
+        cache.cache_clear()
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #scores-14
 _PAIRS = (

@@ -8,7 +8,7 @@ __all__ = ['Systems', 'OWN_SLICES', 'SLICES_IN_A_TABLE', 'WORST', 'SetSlices', '
            'slice_rows', 'slice_groups', 'duration_groups', 'slice_finding', 'comparable_systems', 'kind_rows',
            'kind_finding', 'confusion_table', 'broken_html', 'power_sentence', 'bullet_list', 'twins', 'as_set',
            'condition_finding', 'all_slices', 'slices_markdown', 'power_sentences', 'languages_markdown',
-           'system_names', 'comparisons', 'comparison_rows', 'comparison_sentences', 'record_comparisons']
+           'system_names', 'comparisons', 'comparison_rows', 'p_text', 'comparison_sentences', 'record_comparisons']
 
 # %% ../../nbs/7_reports/breakdown.ipynb #imports-01
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -532,14 +532,14 @@ def comparison_rows(rows: Sequence[SliceRow]) -> list[dict[str, str]]:
             f"{rate or 'rate'} of the first": rate_cell(row, row.before, rate),
             rate or "rate": rate_cell(row, row.after, rate),
             "difference": interval_text(row.difference, difference=True),
-            "p (Holm)": _p(row.p),
+            "p (Holm)": p_text(row.p),
             "verdict": verdict_markdown(row.verdict),
         }
         for row in rows
     ]
 
 
-def _p(p: float | None) -> str:
+def p_text(p: float | None) -> str:
     "A p value for a cell."
     return DASH if p is None else f"{p:.3f}" if p >= 0.001 else "under 0.001"
 

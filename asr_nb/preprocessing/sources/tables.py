@@ -68,13 +68,14 @@ class Line(NamedTuple):
 def read_table(
     path: Path,  # .jsonl, .csv, .tsv; another ending is read as JSON lines
     encoding: str = "utf-8",
+    kind: str = "",  # ".csv" and so on, whatever the ending; "" = by the ending
 ) -> Iterator[Line]:
     "The lines of a manifest, one at a time, no empty ones. Raises BadInput for the header."
     encoding = "utf-8-sig" if encoding == "utf-8" else encoding  # spreadsheets write a mark
     kinds = {".csv": _quoted, ".tsv": _tabbed}
     with open(path, encoding=encoding, errors="surrogateescape") as file:
         parse, first = _object, 1
-        if cells := kinds.get(path.suffix.lower()):
+        if cells := kinds.get((kind or path.suffix).lower()):
             parse, first = _by_name(_header(path.name, next(file, ""), cells), cells), 2
         for number, line in enumerate(file, first):
             if not line.strip():
