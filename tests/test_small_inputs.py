@@ -64,7 +64,6 @@ Call = Callable[[Any], Any]
 NUMBERS: dict[str, Call] = {  # by what is odd in it
     "smallest_difference error": lambda odd: power.smallest_difference(odd, 9),
     "smallest_difference blocks": lambda odd: power.smallest_difference(0.1, odd),
-    "unseen blocks": lambda odd: power.unseen(odd),
     "power_planned wer": lambda odd: power.power_planned(odd, 900, 9),
     "power_planned words": lambda odd: power.power_planned(0.1, odd, 9),
     "power_planned speakers": lambda odd: power.power_planned(0.1, 900, odd),

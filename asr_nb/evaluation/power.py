@@ -14,11 +14,11 @@ from scipy import special
 
 from ..checks import BadInput, number, whole
 from .intervals import CONFIDENCE, percent, points
-from .blocks import standard_error
-from .rate_intervals import FEWEST_FOR_INTERVAL
+from .blocks import block_sums, effective_blocks, standard_error
+from .rate_intervals import FEWEST_FOR_VERDICT
 
 # %% auto #0
-__all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 'Power', 'unseen', 'rate_error', 'power_planned',
+__all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 'Power', 'rate_error', 'power_planned',
            'power_of_baseline', 'power_of_difference', 'blocks_needed']
 
 # %% ../../nbs/4_evaluation/power.ipynb #smallest-02
@@ -57,25 +57,22 @@ class Power:
         if self.smallest is not None:
             smallest = points(self.smallest)
             return f"differences of {smallest} and more can be shown ({self.assumptions})"
-        if self.blocks < FEWEST_FOR_INTERVAL:
+        if self.blocks < FEWEST_FOR_VERDICT:
             return f"no difference can be shown: {self.assumptions}"
         return f"what difference can be shown is not known: {self.assumptions}"
 
 
-def unseen(blocks: int) -> float:
-    "The largest share of all blocks, at 95 %, that may be of a kind of which none was met."
-    return 1 - (1 - CONFIDENCE) ** (1 / whole("blocks", blocks, 1))
-
-
-def _power(error: float | None, blocks: int, assumptions: str) -> Power:
+def _power(error: float | None, blocks: int, assumptions: str, effective: float) -> Power:
     "The power that follows from the difference's standard error."
-    if error is None or blocks < FEWEST_FOR_INTERVAL:
-        return Power(None, error, blocks, f"only {blocks} blocks to draw from")
-    if error < 1e-9:
-        open_share = percent(unseen(blocks), 0)
+    if few := too_few(blocks, effective, FEWEST_FOR_VERDICT):
+        return Power(None, error, blocks, few)
+    if error is None or error < 1e-9:
+        open_share = percent(share_unseen(effective), 0)
         same = f"its {blocks} blocks are all alike, and up to {open_share} of all may differ"
         return Power(None, None, blocks, same)
-    return Power(smallest_difference(error, blocks), error, blocks, assumptions)
+    return Power(
+        smallest_difference(error, max(2, round(effective))), error, blocks, assumptions
+    )
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-03
 def rate_error(
@@ -119,7 +116,7 @@ def power_planned(
         f"assumed: WER {percent(wer)}, {words} words, {speakers} speakers who differ by "
         f"{percent(spread, 0)} of it, clumping {clumping:g}, correlation {correlation:g}"
     )
-    return _power(error, speakers, assumed)
+    return _power(error, speakers, assumed, speakers)
 
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02
 def _counts(field: str, values: Sequence[float]) -> np.ndarray:
@@ -143,7 +140,9 @@ def power_of_baseline(
     unshared = _unshared(correlation)
     error = standard_error(_counts("errors", errors), _counts("words", words), blocks)
     assumed = f"the baseline's own errors, correlation {correlation:g} assumed"
-    return _power(None if error is None else error * unshared, len(set(blocks)), assumed)
+    effective = effective_blocks(*block_sums([words], blocks))
+    known = None if error is None else error * unshared
+    return _power(known, len(set(blocks)), assumed, effective)
 
 
 def power_of_difference(
@@ -157,7 +156,8 @@ def power_of_difference(
     if len(a) != len(b):
         raise BadInput("errors_b", len(b), f"{len(a)} are needed")
     error = standard_error(b - a, _counts("words", words), blocks)
-    return _power(error, len(set(blocks)), "the paired differences")
+    effective = effective_blocks(*block_sums([words], blocks))
+    return _power(error, len(set(blocks)), "the paired differences", effective)
 
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02b
 def blocks_needed(power: Power, difference: float) -> int | None:  # difference: a fraction
@@ -165,7 +165,7 @@ def blocks_needed(power: Power, difference: float) -> int | None:  # difference:
     if not power.error or number("difference", difference) == 0:
         return None
     large = smallest_difference(power.error, 10**9) / abs(difference)  # as if speakers were many
-    count = max(FEWEST_FOR_INTERVAL, math.ceil(power.blocks * large**2))
+    count = max(FEWEST_FOR_VERDICT, math.ceil(power.blocks * large**2))
     while smallest_difference(power.error * math.sqrt(power.blocks / count), count) > abs(
         difference
     ):

@@ -20,7 +20,7 @@ from ..evaluation.errors import Regression, regressions
 from ..evaluation.intervals import Interval, interval_text, verdict_phrase
 from ..evaluation.pairing import rule_of
 from ..evaluation.scoring import Counts
-from ..evaluation.blocks import block_warning, blocks_of
+from ..evaluation.blocks import block_warning
 from ..evaluation.slices import SliceRow, slice_table
 from asr_nb.evaluation.summary import (
     METRICS,
