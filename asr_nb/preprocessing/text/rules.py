@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 from asr_nb.preprocessing.text.numerals import (
     Forms,
@@ -28,7 +28,7 @@ Replacement = Forms | Callable[[re.Match], Forms]  # several readings, the canon
 Patterns = tuple[tuple[str, Replacement], ...]  # regular expression, replacement
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rules:
     "The conventions of one language, in the order in which they are applied."
 
@@ -100,13 +100,19 @@ def apply(rules: Rules, text: str) -> str:
     return fixed_point(partial(once, rules), text)
 
 
+@lru_cache(maxsize=2**16)  # the same phrases come again and again
+def _phrase(rules: Rules, text: str) -> str:
+    "A reading as normalised words."
+    return apply(rules, text)
+
+
 def readings(rules: Rules, text: str) -> tuple[Readings, ...]:
     "The phrases of raw `text` that have several readings, each group normalised."
     if not rules.ambiguous.search(text):
         return ()
     groups: Groups = []
     once(rules, text, groups)
-    normal = (tuple(dict.fromkeys(apply(rules, text) for text in group)) for group in groups)
+    normal = (tuple(dict.fromkeys(_phrase(rules, text) for text in group)) for group in groups)
     return tuple(group for group in normal if len(group) > 1)
 
 
