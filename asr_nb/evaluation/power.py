@@ -13,9 +13,10 @@ import numpy as np
 from scipy import special
 
 from ..checks import BadInput, number, whole
-from .intervals import CONFIDENCE, percent, points
 from .blocks import block_sums, effective_blocks, standard_error
-from .rate_intervals import FEWEST_FOR_VERDICT
+from .intervals import CONFIDENCE, percent, points
+from .rate_intervals import share_unseen, too_few
+from .significance import FEWEST_FOR_VERDICT
 
 # %% auto #0
 __all__ = ['POWER', 'CLUMPING', 'CORRELATION', 'SPREAD', 'smallest_difference', 'Power', 'rate_error', 'power_planned',
@@ -70,9 +71,7 @@ def _power(error: float | None, blocks: int, assumptions: str, effective: float)
         open_share = percent(share_unseen(effective), 0)
         same = f"its {blocks} blocks are all alike, and up to {open_share} of all may differ"
         return Power(None, None, blocks, same)
-    return Power(
-        smallest_difference(error, max(2, round(effective))), error, blocks, assumptions
-    )
+    return Power(smallest_difference(error, max(2, round(effective))), error, blocks, assumptions)
 
 # %% ../../nbs/4_evaluation/power.ipynb #power-03
 def rate_error(

@@ -213,19 +213,21 @@ chinese_simplified = Normaliser(
 
 # %% ../../../nbs/1_preprocessing/text/asian.ipynb #scripts-02
 @cache
-def _scripts_of(character: str) -> frozenset[str]:
-    "The only script that a character belongs to; both empty and more than one say nothing."
-    simple, traditional = (_converter(way)(character) for way in ("t2s", "s2t"))
-    if (simple != character) == (traditional != character):
-        return frozenset()
-    return frozenset({"traditional" if simple != character else "simplified"})
+def _script_of(character: str) -> frozenset[str]:
+    "The script that a character belongs to, if it is one alone."
+    own = (("traditional", "t2s", "gb2312"), ("simplified", "s2t", "big5"))
+    return frozenset(
+        script
+        for script, way, other in own
+        if _converter(way)(character) != character and not character.encode(other, "ignore")
+    )
 
 
 def chinese_scripts(texts: Iterable[str]) -> frozenset[str] | None:
     "Of `simplified` and `traditional` those that raw texts hold; None where OpenCC is missing."
     characters = {c for text in texts for c in text if UNSPACED.match(c)}
     try:
-        return frozenset().union(*map(_scripts_of, characters))
+        return frozenset().union(*map(_script_of, characters))
     except BadInput:
         return None
 
