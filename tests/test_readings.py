@@ -151,6 +151,26 @@ def test_renderings() -> None:
     assert counts == [2, 2], counts  # Elizabeth II, whose numeral is left alone
 
 
+def test_a_changed_digit_is_never_forgiven() -> None:
+    """Where a rendering costs nothing, the same one with another digit costs something."""
+    dice, forgiven = random.Random(0), []
+    for path in sorted((Path(__file__).parent / "renderings").glob("*.tsv")):
+        rule = for_language(path.stem.partition("_")[0])
+        with path.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        for row in rows:
+            spoken, written = row["spoken"], row["written"]
+            digits = [place for place, character in enumerate(written) if character.isdecimal()]
+            if not digits or score([spoken], [written], rule).primary.errors.any():
+                continue
+            place, step = dice.choice(digits), dice.randint(1, 9)
+            digit = str((int(written[place]) + step) % 10)
+            other = written[:place] + digit + written[place + 1 :]
+            if not score([spoken], [other], rule).primary.errors.any():
+                forgiven.append((path.stem, spoken, written, other))
+    assert forgiven == []
+
+
 @pytest.mark.parametrize(
     ("code", "left"),
     # what is left is the numeral of a king, and a *one* that Russian leaves out

@@ -285,7 +285,7 @@ def score(
     hypotheses: Sequence[str],  # raw, in the same order
     normaliser: Normaliser,  # applied to both sides
 ) -> Scores:
-    "Hold each hypothesis against its reference. Raises BadInput if their numbers differ."
+    "Hold each hypothesis, as `fit` reads it, against its reference. Raises BadInput."
     if len(references) != len(hypotheses):
         raise BadInput("hypotheses", len(hypotheses), f"there are {len(references)} references")
     pairs = zip(references, hypotheses)

@@ -192,7 +192,7 @@ def _fraction(match: re.Match) -> Forms:
     beside = tuple(f"{above} {word} {below}".replace("  ", " ")
                    for word in ("", "over", "out of", "slash"))  # fmt: skip
     before = f"{number} " if number else ""
-    if not top < bottom or bottom not in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 100):
+    if not 0 < top < bottom or bottom not in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 100):
         return (*((f"{cardinals.english(int(number))} " if number else "") + b for b in beside),)
     standard = english_ordinal(bottom)
     names = [_PARTS.get(bottom, (standard, f"{standard}s")), (standard, f"{standard}s")]

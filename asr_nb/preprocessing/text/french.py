@@ -23,8 +23,9 @@ def _ordinal(match: re.Match) -> str | Readings:
     "*vingt et unième* for `21e`, *premier* and *première* for `1er` and `1re`."
     number, ending = int(match[1]), match[2]
     forms = ordinals.french_ordinals(number)
-    if number == 1 or ending in ("er", "re", "ère"):
-        return {"er": "premier", "re": "première", "ère": "première"}.get(ending, match[0])
+    first = {"er": "premier", "re": "première", "ère": "première"}
+    if number == 1 or ending in first:
+        return first.get(ending, match[0]) if number == 1 else match[0]
     if ending in ("nd", "nde"):
         return {"nd": "second", "nde": "seconde"}[ending] if number == 2 else match[0]
     return forms if number else match[0]
