@@ -226,6 +226,7 @@ _NUMBER_CASES = (
         "am vierundzwanzig zwölf zweitausenddreiundzwanzig drei mal vier ist zwölf zwei plus "
         "zwei paragraf fünf absatz zwei artikel drei ein meter achtzig",
     ),
+    ("um 15.30, 15.30", "um fünfzehn uhr dreissig fünfzehn komma drei null"),
 )
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #cases-03
