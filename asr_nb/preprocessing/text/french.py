@@ -76,13 +76,9 @@ def _minute(number: int) -> Readings:
     return tuple(dict.fromkeys((word, one, f"zéro {word}") if number < 10 else (word, one)))
 
 
-def _after(hour: int) -> Readings:
-    return _hour(hour)
-
-
 _CLOCK = Clock(
     _hour,
-    _after,
+    _hour,
     _minute,
     sharp=("{hour}", "{half_day}"),
     always=("{hour} {past}", "{half_day} {past}", "{hour} {past} minutes"),

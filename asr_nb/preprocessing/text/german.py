@@ -47,9 +47,7 @@ def _decade(match: re.Match) -> Readings:
 
 
 def _more(text: str) -> Readings:
-    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`, a time for `8.15`."
-    if time := re.fullmatch("([0-9]{1,2})[.]([0-5][0-9])", text):
-        return _CLOCK.readings(int(time[1]), int(time[2]))
+    "Readings of written digits besides the usual ones: *eineinhalb* for `1.5`."
     if re.fullmatch("[0-9]{1,2}[.]5", text):
         number = int(text[:-2])
         own = {0: ("einhalb", "ein halb", "ein halber", "eine halbe"), 1: ("anderthalb",)}
@@ -68,7 +66,7 @@ def _month(number: int) -> Readings:
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #time-02
 def _hour(hour: int) -> Readings:
-    return ("ein",) if hour == 1 else _minute(hour)
+    return ("ein",) if hour == 1 else (cardinals.german(hour),)
 
 
 def _minute(number: int) -> Readings:
@@ -149,6 +147,7 @@ _BESIDE_DIGITS = (
     (DATE, partial(day_and_month, cardinals.german, _ordered, _month)),
     (r"(?<![\w.:])([0-9]{1,2})[:.]([0-9]{2}) ?uhr\b", partial(time_of, _CLOCK)),
     (r"(?<![\w.:])([0-9]{1,2}):([0-9]{2})(?![\w:])", partial(time_of, _CLOCK)),
+    (r"(?<=\bum )([0-9]{1,2})\.([0-9]{2})(?![\w.])", partial(time_of, _CLOCK)),
     (rf"(?<![^\W_])([0-9]{{1,2}})\. ?(?=(?:{_MONTHS})\b)", _day),
     (r"(?<![\w.,])([0-9]{1,3})%(ig\w*)", r"\1prozent\2"),
     (rf"(?<![\w.,])([0-9]{{1,3}})-?((?:{_SUFFIXES})\w*)", _compound),
@@ -227,6 +226,7 @@ _NUMBER_CASES = (
         "am vierundzwanzig zwölf zweitausenddreiundzwanzig drei mal vier ist zwölf zwei plus "
         "zwei paragraf fünf absatz zwei artikel drei ein meter achtzig",
     ),
+    ("um 15.30, 15.30", "um fünfzehn uhr dreissig fünfzehn komma drei null"),
 )
 
 # %% ../../../nbs/1_preprocessing/text/german.ipynb #cases-03

@@ -80,9 +80,7 @@ def _more(text: str) -> Readings:
     "Readings of written digits besides the usual ones, the ordinals last."
     whole, mark, rest = text.partition(".")
     if mark:
-        is_time = len(rest) == 2 and len(whole) in (1, 2)
-        times = _CLOCK.readings(int(whole), int(rest)) if is_time else ()
-        return *_decimal(whole, rest), *times
+        return _decimal(whole, rest)
     forms = tuple(other_readings(declensions.russian_forms, text))
     return (*forms, *(declensions.russian_ordinals(int(text)) if forms and len(text) < 5 else ()))
 
@@ -221,6 +219,7 @@ _BESIDE_DIGITS = (
     (DATE, partial(day_and_month, declensions.russian, _date_day, _date_month)),
     (rf"(?<![\w.,])([2-9]|[1-9][0-9]{{1,2}})-?((?:{_SUFFIXES})\w*)", _compound),
     (r"(?<![\w.,:])([0-9]{1,2}):([0-9]{2})(?![\w:])", _time),
+    (r"(?<=\bв )([0-9]{1,2})\.([0-9]{2})(?![\w.])", _time),
     (rf"(?<![\w.,/])([0-9]{{1,2}})(?= (?:{_MONTHS})\b)", _day),
     (r"(?<![\w.,/])([0-9]{1,2})(?= ?век(|а|у|е|ом|ы)\b)", _year),
     (r"(?<![\w.,/])([12][0-9]{3})(?= ?(?:год|(?=г\b))(|а|у|ом|ы|г)\b)", _year),
@@ -293,6 +292,7 @@ _UNIT_CASES = (
         "пять километров два метра три сантиметра четыре миллиметра пятьдесят километров в "
         "час восемь килограммов пять литров семь градусов минус пять градусов",
     ),
+    ("в 15.30, 15.30", "в пятнадцать тридцать пятнадцать запятая три ноль"),
 )
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #cases-06
