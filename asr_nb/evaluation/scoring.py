@@ -93,15 +93,9 @@ def align_units(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Op]
     return ops
 
 
-@lru_cache(maxsize=2**16)  # a pair is aligned once, and every table of a report asks for it
-def _aligned(reference: str, hypothesis: str, unit: str) -> tuple[Op, ...]:
-    "The alignment of two normalised texts in words, or in characters without blanks."
-    return tuple(align_units(units(reference, unit), units(hypothesis, unit)))
-
-
 def align(reference: str, hypothesis: str) -> list[Op]:
     "The alignment of two normalised texts, word by word."
-    return list(_aligned(reference, hypothesis, "word"))
+    return align_units(reference.split(), hypothesis.split())
 
 # %% ../../nbs/4_evaluation/scoring.ipynb #counts-03
 def _counts(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Counts:
@@ -122,6 +116,12 @@ def unit_of(normaliser: Normaliser) -> str:
 def units(text: str, unit: str) -> list[str]:  # "word" or "character"
     "The words of a normalised text, or its characters without blanks."
     return text.split() if unit == "word" else list(text.replace(" ", ""))
+
+
+@lru_cache(maxsize=2**16)  # a pair is aligned once, and every table of a report asks for it
+def _aligned(reference: str, hypothesis: str, unit: str) -> tuple[Op, ...]:
+    "The alignment of two normalised texts in words, or in characters without blanks."
+    return tuple(align_units(units(reference, unit), units(hypothesis, unit)))
 
 
 @lru_cache(maxsize=2**17)  # some 30 MB: a text is asked for by every table of a report

@@ -415,8 +415,8 @@ def condition_finding(
     difference = change(as_set(first, names[1]), second, normalise)
     phrase = verdict_phrase(verdict(difference))
     return (
-        f"{names[1]} {phrase} against {names[0]}, the same utterances: "
-        f"{rate_name(normalise, second)} {interval_text(difference, difference=True)}."
+        f"{names[1]}, against {names[0]} on the same utterances, {phrase}: "
+        f"{rate_name(normalise, second)} {interval_text(difference, difference=True, note=True)}."
     )
 
 # %% ../../nbs/7_reports/breakdown.ipynb #conditions-02
@@ -548,7 +548,7 @@ def comparison_sentences(rows: Sequence[SliceRow]) -> list[str]:
     "The comparisons in a sentence each."
     return [
         f"{row.slice}: {row.value} {verdict_phrase(row.verdict)}, {row.rate.upper()} "
-        f"{interval_text(row.difference, difference=True)}."
+        f"{interval_text(row.difference, difference=True, note=True)}."
         for row in rows
     ]
 

@@ -589,7 +589,8 @@ def labbook_html(root: str | Path) -> str:
         "<p class='note'>Every figure in the tables and drawings is read from a result.json. "
         "Intervals are 95 %. "
         "better and WORSE are said only where the interval of the difference does not hold "
-        "zero.</p></body></html>\n"
+        "zero, which is where p of a sign-flip test by speaker is 5 % or less. An interval that "
+        "rests on few speakers says on how many.</p></body></html>\n"
     )
 
 

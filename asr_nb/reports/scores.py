@@ -283,7 +283,7 @@ class Comparison(Difference, Printed):
         change = interval_text(self.difference, difference=True, note=True)
         power = power_sentence(self.second.predictions, rule, self.first.predictions)
         return [
-            f"{other} {verdict_phrase(self.verdict)} against {one}: {change}, p {p_text(self.p)}",
+            f"{other}, against {one}, {verdict_phrase(self.verdict)}: {change}, p {p_text(self.p)}",
             *(f"{name}: {_rate_texts(score)}" for name, score in zip(self.names, systems)),
             power,
             *method_lines(self.second),

@@ -128,7 +128,7 @@ def difference_rows(
                     "n": str(len(first.predictions)),
                     "before": interval_text(measure(metric, first)),
                     "after": interval_text(measure(metric, second)),
-                    "difference": interval_text(difference, difference=True),
+                    "difference": interval_text(difference, difference=True, note=True),
                     "verdict": verdict_markdown(word),
                 }
             )

@@ -149,7 +149,7 @@ def evaluation_verdict(
     "What fine-tuning did to each set, in a sentence each: better, worse, or not shown."
     return " ".join(
         f"{name}: {verdict(interval)}, {headlines[name].upper()} "
-        f"{interval_text(interval, difference=True)}."
+        f"{interval_text(interval, difference=True, note=True)}."
         for name, interval in changes.items()
     )
 

@@ -94,6 +94,7 @@ _TRAINING_AND_AFTER = (
     Stage(
         "evaluate",
         "Did the training help, where, and what did it cost?",
+        version=2,
         axes=_MODEL_RECIPE,
         reads=_PREPARED | {"trained": ("train",), "baseline": ("baseline",)},
         depends=("scorer",),
@@ -102,6 +103,7 @@ _TRAINING_AND_AFTER = (
     Stage(
         "audit",
         "What was written that no other system supports?",
+        version=2,
         reads=_PREPARED | {"evaluated": ("baseline", "evaluate")},
         depends=("scorer", "witnesses"),
         enough="evaluate",
@@ -115,7 +117,7 @@ _TRAINING_AND_AFTER = (
         depends=("words",),
         enough="train",
     ),
-    Stage("compare", "Do the systems differ on the same utterances?", planned=False),
+    Stage("compare", "Do the systems differ on the same utterances?", version=2, planned=False),
 )
 
 # %% ../../nbs/6_runs/pipeline.ipynb #registry-02b
