@@ -10,7 +10,13 @@ config = ConfigParser()
 config.read(HERE / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 LAB = HERE / "nbs" / "lab"
-OUR_OWN = {"benchmark", "coverage", "decode_speed", "score_speed"}  # notebooks that measure asr_nb
+OUR_OWN = {
+    "benchmark",
+    "coverage",
+    "decode_speed",
+    "score_speed",
+    "verdicts",
+}  # notebooks that measure asr_nb
 
 
 def lines(key: str) -> list[str]:

@@ -97,7 +97,7 @@ def simulate(
         systems.append(errors.sum(2).astype(float))
     return *systems, words.sum(2).astype(float)
 
-
+# %% ../../nbs/9_benchmarks/worlds.ipynb #simulate-02b
 def truth(world: World, seed: int = 1, gain: float = 0.0) -> tuple[float, float]:
     "The rate of the first system, and the difference, in two hundred thousand speakers."
     parts = [simulate(world, (50, 100), 1000 * seed + part, gain) for part in range(40)]

@@ -93,6 +93,13 @@ def standard_error(
     return jackknife(wrong, spoken)[0] if (spoken > 0).sum() > 1 else None
 
 # %% ../../nbs/4_evaluation/blocks.ipynb #warning-02
+def _amounts(predictions: Sequence[Prediction]) -> list[float]:
+    "How much each utterance has to say: letters, else seconds, else one each."
+    letters = [len(row.reference) for row in predictions]
+    seconds = [row.duration for row in predictions]
+    return next((amounts for amounts in (letters, seconds) if any(amounts)), [1.0] * len(letters))
+
+
 def block_warning(predictions: Sequence[Prediction]) -> str:
     "What a reader has to know about intervals from this test set; empty if nothing."
     blocks, kind = blocks_of(predictions)
@@ -101,9 +108,9 @@ def block_warning(predictions: Sequence[Prediction]) -> str:
             "no two speakers or recordings are known, so each utterance counts as one: intervals "
             "are too narrow if some share a voice, and silent about other voices"
         )
-    seconds = block_sums([[row.duration for row in predictions]], blocks)[0]
-    count, effective = len(seconds), effective_blocks(seconds)
+    amounts = block_sums([_amounts(predictions)], blocks)[0]
+    count, effective = len(amounts), effective_blocks(amounts)
     if effective >= FEW_BLOCKS:
         return ""
-    worth = "" if effective > count - 0.5 else f", and by their seconds worth {effective:.0f}"
+    worth = "" if effective > count - 0.5 else f", and by what they say worth {effective:.0f}"
     return f"only {count} {kind}s{worth}: a hard {kind} that is not among them is not allowed for"
