@@ -40,6 +40,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'asr_nb/benchmarks/resamples.py'),
                                              'asr_nb.benchmarks.resamples._reach': ( '9_benchmarks/resamples.html#_reach',
                                                                                      'asr_nb/benchmarks/resamples.py'),
+                                             'asr_nb.benchmarks.resamples.bootstrap': ( '9_benchmarks/resamples.html#bootstrap',
+                                                                                        'asr_nb/benchmarks/resamples.py'),
                                              'asr_nb.benchmarks.resamples.drawn_counts': ( '9_benchmarks/resamples.html#drawn_counts',
                                                                                            'asr_nb/benchmarks/resamples.py'),
                                              'asr_nb.benchmarks.resamples.interval_ends': ( '9_benchmarks/resamples.html#interval_ends',

@@ -118,7 +118,11 @@ def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured
     (experiment,) = experiments_in(measured)
     table = summary_html(experiment)
     assert ">calls: words a second</th>" in table
-    cells = "2 words a second [2, 2]", "+1 words a second [+1, +1]", "<b>better</b>"
+    cells = (
+        "2 words a second [2, 2; blocks: 8]",
+        "+1 words a second [+1, +1; blocks: 8]",
+        "<b>better</b>",
+    )
     assert "".join(f'<td class="rate better">{cell}</td>' for cell in cells) in table
 
 
