@@ -102,7 +102,7 @@ def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured
     record = story(measured).evaluation
     assert record.metrics["calls.pace"]["value"] == 2.0
     assert record.metrics["calls.pace_change"]["value"] == 1.0
-    assert "| calls.pace_change | +1 words a second [+1, +1; blocks: 8] | 8 |" in markdown(record)
+    assert "| calls.pace_change | +1 words a second [+1, +1; 8 blocks] | 8 |" in markdown(record)
     rates = {"calls": summary.summarise(AFTER["calls"], "target", normaliser("basic"))}
     assert "words a second" in [row["metric"] for row in tables.rate_rows(rates)]
     change = next(
@@ -119,8 +119,8 @@ def test_a_metric_is_in_the_record_the_tables_the_card_and_the_lab_book(measured
     table = summary_html(experiment)
     assert ">calls: words a second</th>" in table
     cells = (
-        "2 words a second [2, 2; blocks: 8]",
-        "+1 words a second [+1, +1; blocks: 8]",
+        "2 words a second [2, 2; 8 blocks]",
+        "+1 words a second [+1, +1; 8 blocks]",
         "<b>better</b>",
     )
     assert "".join(f'<td class="rate better">{cell}</td>' for cell in cells) in table
@@ -136,7 +136,7 @@ def test_without_its_entry_no_page_knows_it(
 
 
 def test_words_where_nobody_speaks_are_compared_everywhere(measured: Path) -> None:
-    change = "+30.0 words per minute [+30.0, +30.0; blocks: 8]"
+    change = "+30.0 words per minute [+30.0, +30.0; 8 blocks]"
     rows = tables.difference_rows(BEFORE, AFTER, normaliser("basic"))
     table = [row for row in rows if row["metric"] == "words per minute"]
     assert [(row["difference"], row["verdict"]) for row in table] == [(change, "**WORSE**")]

@@ -102,10 +102,7 @@ def _few(interval: Interval) -> str:
     if interval.effective is None or interval.effective >= FEW_BLOCKS:
         return ""
     effective = max(1, round(interval.effective))
-    names = (
-        f"{interval.blocks}, as good as {effective}" if interval.blocks > effective else effective
-    )
-    return f"; blocks: {names}"
+    return f"; {'≈' if effective < interval.blocks else ''}{effective} blocks"
 
 # %% ../../nbs/4_evaluation/intervals.ipynb #verdict-02
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"

@@ -277,11 +277,11 @@ READING = (
     "WER and CER (word and character error rate) are all errors of a test set over all its words "
     "or characters; MER (mixed error rate) is that of a set in several languages, each counted in "
     "its own unit. In brackets stands the 95 % interval by speaker, or by recording or utterance "
-    "where speakers are not known; where it rests on few of them it says on how many. The "
-    "difference is fine-tuned minus untouched on the same recordings: a minus means fewer errors. "
-    "*Better* and *worse* are said only where its interval does not hold zero, which is where p of "
-    "a sign-flip test by speaker is 5 % or less; *not shown* does not mean the same, and few "
-    "speakers allow no verdict."
+    "where speakers are not known; where it rests on few of them it says on how many (≈: as many "
+    "as these unequal ones are worth). The difference is fine-tuned minus untouched on the same "
+    "recordings: a minus means fewer errors. *Better* and *worse* are said only where its interval "
+    "does not hold zero, which is where p of a sign-flip test by speaker is 5 % or less; *not "
+    "shown* does not mean the same, and few speakers allow no verdict."
 )
 LIMITS = (
     "Do not use a transcript of this model as the only source for a name, a number or a "
