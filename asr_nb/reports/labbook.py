@@ -590,7 +590,8 @@ def labbook_html(root: str | Path) -> str:
         "Intervals are 95 %. "
         "better and WORSE are said only where the interval of the difference does not hold "
         "zero, which is where p of a sign-flip test by speaker is 5 % or less. An interval that "
-        "rests on few speakers says on how many (≈: as many as these unequal ones are worth).</p></body></html>\n"
+        "rests on few speakers says on how many (≈: as many as these unequal ones are worth).</p>"
+        "</body></html>\n"
     )
 
 
