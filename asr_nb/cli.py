@@ -325,7 +325,7 @@ def score(
     asr-nb score test.jsonl small.jsonl large.jsonl --by accent --html report.html
     asr-nb score calls.stm system.ctm --normaliser basic
     """
-    from asr_nb.evaluation.pairing import Options
+    from asr_nb.transcripts.pairing import Options
     from asr_nb.reports.score_report import report_json, report_of, report_text
 
     files = [reference, *(hypotheses or ())]

@@ -14,7 +14,7 @@ from asr_nb.evaluation.summary import headline_rate
 from asr_nb.preprocessing.corpus.utterances import Utterance
 from asr_nb.preprocessing.text.languages import LANGUAGES, Language, WordRules, find_language
 from asr_nb.preprocessing.text.normalisers import for_language, normaliser, normalisers
-from asr_nb.preprocessing.text.numerals import Numerals
+from asr_nb.preprocessing.numbers.numerals import Numerals
 from asr_nb.preprocessing.text.rules import Rules, language
 from asr_nb.reports.data_parts import Part
 from asr_nb.reports.data_text import character_rows, kind_of, text_rows

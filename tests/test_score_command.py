@@ -17,8 +17,8 @@ import jiwer
 import numpy as np
 import pytest
 from asr_nb.checks import BadInput
-from asr_nb.evaluation.pairing import Options
-from asr_nb.evaluation.transcripts import FORMATS
+from asr_nb.transcripts.pairing import Options
+from asr_nb.transcripts.formats import FORMATS
 from asr_nb.preprocessing.text.normalisers import normaliser, normalisers
 from asr_nb.reports.score_report import report_json, report_of, report_text
 from conftest import ROOT, command

@@ -17,7 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "asr_nb"
-INNER = ("text", "sound", "corpus", "sources", "store")  # the folders of preprocessing, in order
+INNER = (
+    "numbers",
+    "text",
+    "sound",
+    "corpus",
+    "sources",
+    "store",
+)  # the folders of preprocessing, in order
 
 
 @dataclass(frozen=True)

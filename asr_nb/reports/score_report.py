@@ -16,11 +16,11 @@ from ..checks import BadInput
 from ..evaluation.alignments import LEGEND, alignment_text
 from ..evaluation.decoding import Prediction
 from ..evaluation.intervals import interval_text, percent
-from ..evaluation.pairing import Options, pair_systems, rule_of
+from ..transcripts.pairing import Options, pair_systems, rule_of
 from ..evaluation.scoring import Counts
 from ..evaluation.blocks import blocks_of
 from ..evaluation.slices import SliceRow, slice_table, slices_of
-from ..evaluation.transcripts import read_transcripts
+from ..transcripts.formats import read_transcripts
 from ..evaluation.summary import RATE_UNITS, headline_rate
 from ..preprocessing.text.normalisers import Scorer
 from asr_nb.reports.breakdown import (

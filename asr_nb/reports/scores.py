@@ -18,7 +18,7 @@ from ..evaluation.alignments import sample_table_html
 from ..evaluation.decoding import Prediction
 from ..evaluation.errors import Regression, regressions
 from ..evaluation.intervals import Interval, interval_text, verdict_phrase
-from ..evaluation.pairing import rule_of
+from ..transcripts.pairing import rule_of
 from ..evaluation.scoring import Counts
 from ..evaluation.blocks import block_warning
 from ..evaluation.slices import SliceRow, slice_table

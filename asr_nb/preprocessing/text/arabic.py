@@ -9,11 +9,11 @@ __all__ = ['arabic']
 import re
 from functools import partial
 
-from .cardinals import other_readings
-from .clock import Clock, time_of
-from .declensions import arabic as cardinal
-from .declensions import arabic_forms, arabic_ordinals
-from .numerals import Numerals, Readings
+from ..numbers.cardinals import other_readings
+from ..numbers.clock import Clock, time_of
+from ..numbers.declensions import arabic as cardinal
+from ..numbers.declensions import arabic_forms, arabic_ordinals
+from ..numbers.numerals import Numerals, Readings
 from .rules import Rules, language, readings, sums
 
 # %% ../../../nbs/1_preprocessing/text/arabic.ipynb #arabic-02

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from functools import cache, partial
 
 from ...checks import BadInput
-from . import cardinals, ordinals
-from .cardinals import other_readings
-from .clock import Clock, time_of
-from asr_nb.preprocessing.text.numerals import (
+from ..numbers import cardinals, ordinals
+from ..numbers.cardinals import other_readings
+from ..numbers.clock import Clock, time_of
+from asr_nb.preprocessing.numbers.numerals import (
     Groups,
     Numerals,
     Readings,

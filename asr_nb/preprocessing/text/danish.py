@@ -10,9 +10,9 @@ import re
 import unicodedata
 from functools import partial
 
-from . import cardinals, ordinals
-from .clock import DATE, Clock, day_and_month, time_of
-from .numerals import Numerals, Readings, decimal
+from ..numbers import cardinals, ordinals
+from ..numbers.clock import DATE, Clock, day_and_month, time_of
+from ..numbers.numerals import Numerals, Readings, decimal
 from .rules import Rules, language, sums
 from .spelling import Normaliser
 

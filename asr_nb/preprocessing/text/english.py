@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from ...checks import BadInput
-from . import cardinals
-from .cardinals import ENGLISH_WORDS, english_ordinal
-from .numerals import Forms, Numerals, Readings
+from ..numbers import cardinals
+from ..numbers.cardinals import ENGLISH_WORDS, english_ordinal
+from ..numbers.numerals import Forms, Numerals, Readings
 from .rules import Rules, language
 from .spelling import Normaliser
 

@@ -9,10 +9,10 @@ __all__ = ['french']
 import re
 from functools import partial
 
-from . import cardinals, ordinals
-from .cardinals import other_readings
-from .clock import DATE, Clock, day_and_month, time_of
-from .numerals import Numerals, Readings
+from ..numbers import cardinals, ordinals
+from ..numbers.cardinals import other_readings
+from ..numbers.clock import DATE, Clock, day_and_month, time_of
+from ..numbers.numerals import Numerals, Readings
 from .rules import Rules, bent_readings, language, sums
 
 # %% ../../../nbs/1_preprocessing/text/french.ipynb #numbers-02

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from . import cardinals, declensions
+from ..numbers import cardinals, declensions
 from .arabic import arabic
 from .asian import chinese, chinese_simplified, korean
 from .danish import coral, danish

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
-from asr_nb.preprocessing.text.numerals import (
+from asr_nb.preprocessing.numbers.numerals import (
     Forms,
     Groups,
     Numerals,

@@ -9,10 +9,10 @@ __all__ = ['russian']
 import re
 from functools import partial
 
-from . import cardinals, declensions
-from .cardinals import other_readings
-from .clock import DATE, Clock, day_and_month
-from .numerals import Numerals, Readings
+from ..numbers import cardinals, declensions
+from ..numbers.cardinals import other_readings
+from ..numbers.clock import DATE, Clock, day_and_month
+from ..numbers.numerals import Numerals, Readings
 from .rules import Rules, bent_readings, language, sums
 
 # %% ../../../nbs/1_preprocessing/text/russian.ipynb #numbers-02
