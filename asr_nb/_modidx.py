@@ -398,6 +398,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'asr_nb/evaluation/rate_intervals.py'),
                                                   'asr_nb.evaluation.rate_intervals._wilson': ( '4_evaluation/rate_intervals.html#_wilson',
                                                                                                 'asr_nb/evaluation/rate_intervals.py'),
+                                                  'asr_nb.evaluation.rate_intervals.least_reach': ( '4_evaluation/rate_intervals.html#least_reach',
+                                                                                                    'asr_nb/evaluation/rate_intervals.py'),
                                                   'asr_nb.evaluation.rate_intervals.rate_ends': ( '4_evaluation/rate_intervals.html#rate_ends',
                                                                                                   'asr_nb/evaluation/rate_intervals.py'),
                                                   'asr_nb.evaluation.rate_intervals.rate_interval': ( '4_evaluation/rate_intervals.html#rate_interval',

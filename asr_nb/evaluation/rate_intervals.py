@@ -16,8 +16,8 @@ from .blocks import block_sums, effective_blocks, jackknife
 from .intervals import CONFIDENCE, Interval
 
 # %% auto #0
-__all__ = ['Z', 'LEAST_DIVISOR', 'FARTHEST', 'FEWEST_FOR_INTERVAL', 'FEWEST_EFFECTIVE', 'wilson', 'reach_of', 'rate_ends',
-           'share_unseen', 'too_few', 'rate_interval', 'share_interval']
+__all__ = ['Z', 'LEAST_DIVISOR', 'FARTHEST', 'FEWEST_FOR_INTERVAL', 'FEWEST_EFFECTIVE', 'wilson', 'reach_of', 'least_reach',
+           'rate_ends', 'share_unseen', 'too_few', 'rate_interval', 'share_interval']
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #wilson-02
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -53,13 +53,18 @@ def reach_of(effective: float) -> float:
     return float(special.stdtrit(max(effective - 1, 1.0), (1 + CONFIDENCE) / 2))
 
 
+def least_reach(errors: np.ndarray, words: np.ndarray) -> float:
+    "How far an end is away at least: as if the errors of all blocks came one by one (Poisson)."
+    return float(Z * math.sqrt(errors.sum()) / words.sum())
+
+
 def rate_ends(errors: np.ndarray, words: np.ndarray) -> tuple[float, float]:
     "Where the 95 % interval of errors over words ends, from the sums of each block."
-    value = errors.sum() / words.sum()
+    value, least = errors.sum() / words.sum(), least_reach(errors, words)
     error, acceleration = jackknife(errors, words)
     reach = reach_of(effective_blocks(words, errors))
     up = reach / max(1 - max(acceleration, 0.0) * reach, LEAST_DIVISOR)
-    low, high = (min(far * error / value, FARTHEST) for far in (reach, up))
+    low, high = (min(max(far * error, least) / value, FARTHEST) for far in (reach, up))
     return float(value * math.exp(-low)), float(value * math.exp(high))
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #zero-02

@@ -15,7 +15,7 @@ from scipy import special
 from ..checks import BadInput, whole
 from .blocks import block_sums, effective_blocks, jackknife
 from .intervals import LEVEL, Interval
-from .rate_intervals import reach_of, share_unseen, too_few
+from .rate_intervals import least_reach, reach_of, share_unseen, too_few
 
 # %% auto #0
 __all__ = ['SPLITS', 'FEWEST_FOR_VERDICT', 'CHUNK', 'difference_interval', 'mcnemar', 'holm']
@@ -78,11 +78,12 @@ def _sign_flips(difference: np.ndarray, words: np.ndarray) -> tuple[float, float
 
 # %% ../../nbs/4_evaluation/significance.ipynb #few-02
 def _moved_out(difference: np.ndarray, words: np.ndarray, low: float, high: float) -> list[float]:
-    "The ends at least as far out as by jackknife-t; never across zero."
+    "The ends at least as far out as by jackknife-t, or by Poisson; never across zero."
     value, error = difference.sum() / words.sum(), jackknife(difference, words)[0]
     size = np.abs(difference)
     differing = min(len(size), math.pi / 2 * effective_blocks(size))  # all, of normal ones
     reach = reach_of(min(differing, effective_blocks(words))) * error
+    reach = max(reach, least_reach(size, words))
     far_low, far_high = min(low, value - reach), max(high, value + reach)
     return [low if far_low <= 0 < low else far_low, high if high < 0 <= far_high else far_high]
 
@@ -111,7 +112,7 @@ def difference_interval(
         note = "no block differs: rule of three"
         return Interval(0.0, -unseen, unseen, n, len(spoken), unit, note, effective, 1.0)
     low, high, p = _sign_flips(difference, spoken)
-    low, high = _moved_out(difference, spoken, low, high)
+    low, high = map(float, _moved_out(difference, spoken, low, high))
     return Interval(value, low, high, n, len(spoken), unit, "", effective, p)
 
 # %% ../../nbs/4_evaluation/significance.ipynb #mcnemar-02
