@@ -53,14 +53,15 @@ def reach_of(effective: float) -> float:
     return float(special.stdtrit(max(effective - 1, 1.0), (1 + CONFIDENCE) / 2))
 
 
-def least_reach(errors: np.ndarray, words: np.ndarray) -> float:
-    "How far an end is away at least: as if the errors of all blocks came one by one (Poisson)."
-    return float(Z * math.sqrt(errors.sum()) / words.sum())
+def least_reach(errors: np.ndarray, words: np.ndarray, most: float = 1.0) -> float:
+    "How far an end is away at least: as if all errors, `most` a word, came one by one."
+    count, total = errors.sum(), words.sum()
+    return float(Z * math.sqrt(count * max(1 - count / (most * total), 0.0)) / total)
 
 
-def rate_ends(errors: np.ndarray, words: np.ndarray) -> tuple[float, float]:
+def rate_ends(errors: np.ndarray, words: np.ndarray, most: float = 1.0) -> tuple[float, float]:
     "Where the 95 % interval of errors over words ends, from the sums of each block."
-    value, least = errors.sum() / words.sum(), least_reach(errors, words)
+    value, least = errors.sum() / words.sum(), least_reach(errors, words, most)
     error, acceleration = jackknife(errors, words)
     reach = reach_of(effective_blocks(words, errors))
     up = reach / max(1 - max(acceleration, 0.0) * reach, LEAST_DIVISOR)
@@ -113,7 +114,7 @@ def _rate_interval(
         high = most * share_unseen(effective)
         return Interval(0.0, 0.0, high, n, count, unit, "no error: rule of three", effective)
     effective = effective_blocks(spoken, wrong)
-    return Interval(value, *rate_ends(wrong, spoken), n, count, unit, effective=effective)
+    return Interval(value, *rate_ends(wrong, spoken, most), n, count, unit, effective=effective)
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #share-02
 def share_interval(

@@ -118,7 +118,7 @@ def units(text: str, unit: str) -> list[str]:  # "word" or "character"
     return text.split() if unit == "word" else list(text.replace(" ", ""))
 
 
-@lru_cache(maxsize=2**16)  # a pair is aligned once, and every table of a report asks for it
+@lru_cache(maxsize=2**17)  # a pair is aligned once, and every table of a report asks for it
 def _aligned(reference: str, hypothesis: str, unit: str) -> tuple[Op, ...]:
     "The alignment of two normalised texts in words, or in characters without blanks."
     return tuple(align_units(units(reference, unit), units(hypothesis, unit)))

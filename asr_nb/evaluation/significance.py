@@ -77,13 +77,15 @@ def _sign_flips(difference: np.ndarray, words: np.ndarray) -> tuple[float, float
     return float(low), float(high), float(((lows <= 0) & (highs >= 0)).mean())
 
 # %% ../../nbs/4_evaluation/significance.ipynb #few-02
-def _moved_out(difference: np.ndarray, words: np.ndarray, low: float, high: float) -> list[float]:
-    "The ends at least as far out as by jackknife-t, or by Poisson; never across zero."
+def _moved_out(
+    difference: np.ndarray, words: np.ndarray, ends: tuple[float, float], most: float
+) -> list[float]:
+    "The ends at least as far out as by jackknife-t, or if changes came alone; not across zero."
     value, error = difference.sum() / words.sum(), jackknife(difference, words)[0]
-    size = np.abs(difference)
+    (low, high), size = ends, np.abs(difference)
     differing = min(len(size), math.pi / 2 * effective_blocks(size))  # all, of normal ones
     reach = reach_of(min(differing, effective_blocks(words))) * error
-    reach = max(reach, least_reach(size, words))
+    reach = max(reach, least_reach(size, words, most))
     far_low, far_high = min(low, value - reach), max(high, value + reach)
     return [low if far_low <= 0 < low else far_low, high if high < 0 <= far_high else far_high]
 
@@ -112,7 +114,7 @@ def difference_interval(
         note = "no block differs: rule of three"
         return Interval(0.0, -unseen, unseen, n, len(spoken), unit, note, effective, 1.0)
     low, high, p = _sign_flips(difference, spoken)
-    low, high = map(float, _moved_out(difference, spoken, low, high))
+    low, high = map(float, _moved_out(difference, spoken, (low, high), most))
     return Interval(value, low, high, n, len(spoken), unit, "", effective, p)
 
 # %% ../../nbs/4_evaluation/significance.ipynb #mcnemar-02
