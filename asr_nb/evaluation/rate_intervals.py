@@ -16,8 +16,8 @@ from .blocks import block_sums, effective_blocks, jackknife
 from .intervals import CONFIDENCE, Interval
 
 # %% auto #0
-__all__ = ['Z', 'LEAST_DIVISOR', 'FARTHEST', 'FEWEST_FOR_INTERVAL', 'FEWEST_EFFECTIVE', 'wilson', 'reach_of', 'least_reach',
-           'rate_ends', 'share_unseen', 'too_few', 'rate_interval', 'share_interval']
+__all__ = ['Z', 'LEAST_DIVISOR', 'FARTHEST', 'FEWEST_DEGREES', 'FEWEST_FOR_INTERVAL', 'FEWEST_EFFECTIVE', 'wilson', 'reach_of',
+           'least_reach', 'rate_ends', 'share_unseen', 'too_few', 'rate_interval', 'share_interval']
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #wilson-02
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -45,7 +45,8 @@ def wilson(
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #reach-02
 LEAST_DIVISOR = 0.3  # 1 - a t is never let below it; a itself is at most 1/6
-FARTHEST = 6.0  # an end is at most e to the power of this away, a factor of 400
+FARTHEST = 6.0  # the lower end is at most e to the power of this away, a factor of 400
+FEWEST_DEGREES = 3.0  # of freedom of a rate: fewer move the ends far, and hold no more truths
 
 
 def reach_of(effective: float) -> float:
@@ -63,10 +64,11 @@ def rate_ends(errors: np.ndarray, words: np.ndarray, most: float = 1.0) -> tuple
     "Where the 95 % interval of errors over words ends, from the sums of each block."
     value, least = errors.sum() / words.sum(), least_reach(errors, words, most)
     error, acceleration = jackknife(errors, words)
-    reach = reach_of(effective_blocks(words, errors))
+    reach = reach_of(max(effective_blocks(words, errors), FEWEST_DEGREES + 1))
     up = reach / max(1 - max(acceleration, 0.0) * reach, LEAST_DIVISOR)
     low, high = (min(max(far * error, least) / value, FARTHEST) for far in (reach, up))
-    return float(value * math.exp(-low)), float(value * math.exp(high))
+    highest = max(most, float((errors[words > 0] / words[words > 0]).max()))
+    return float(value * math.exp(-low)), min(float(value * math.exp(high)), highest)
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #zero-02
 FEWEST_FOR_INTERVAL = 5  # blocks: of fewer the value is given alone
