@@ -15,7 +15,8 @@ from .decoding import Prediction
 from .intervals import FEW_BLOCKS
 
 # %% auto #0
-__all__ = ['blocks_of', 'block_sums', 'effective_blocks', 'rates_left_out', 'jackknife', 'standard_error', 'block_warning']
+__all__ = ['blocks_of', 'block_sums', 'numbers', 'effective_blocks', 'rates_left_out', 'jackknife', 'standard_error',
+           'block_warning']
 
 # %% ../../nbs/4_evaluation/blocks.ipynb #blocks-02
 def blocks_of(predictions: Sequence[Prediction]) -> tuple[list[str], str]:
@@ -37,7 +38,7 @@ def block_sums(
     least: float = -math.inf,  # that each number must be
 ) -> list[np.ndarray]:  # of each count, float64 of shape (blocks,)
     "Each count added up within each block, sorted by name. Raises BadInput."
-    columns = [_numbers(values, least) for values in counts]
+    columns = [numbers("errors, words", values, least) for values in counts]
     sizes = [len(values) for values in (*columns, blocks)]
     if len(set(sizes)) > 1:
         raise BadInput(
@@ -49,16 +50,16 @@ def block_sums(
     return [np.bincount(places, weights=values, minlength=len(names)) for values in columns]
 
 
-def _numbers(values: Sequence[float], least: float) -> np.ndarray:
+def numbers(field: str, values: Sequence[float], least: float = -math.inf) -> np.ndarray:
     "The values as float64 of shape (utterances,). Raises BadInput for what is no number."
     try:
-        numbers = np.asarray(values, float)
+        array = np.asarray(values, float)
     except (TypeError, ValueError):
-        numbers = np.array(np.nan)
-    if numbers.ndim != 1 or not (np.isfinite(numbers) & (numbers >= least)).all():
+        array = np.array(np.nan)
+    if array.ndim != 1 or not (np.isfinite(array) & (array >= least)).all():
         limit = "" if least == -math.inf else f", {least:g} or more"
-        raise BadInput("errors, words", values, f"a finite number for every utterance{limit}")
-    return numbers
+        raise BadInput(field, values, f"a finite number for every utterance{limit}")
+    return array
 
 # %% ../../nbs/4_evaluation/blocks.ipynb #effective-02
 def effective_blocks(*amounts: np.ndarray) -> float:

@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy import special
 
 from ..checks import BadInput, number, whole
-from .blocks import block_sums, effective_blocks, standard_error
+from .blocks import block_sums, effective_blocks, numbers, standard_error
 from .intervals import CONFIDENCE, percent, points
 from .rate_intervals import share_unseen, too_few
 from .significance import FEWEST_FOR_VERDICT
@@ -118,17 +117,6 @@ def power_planned(
     return _power(error, speakers, assumed, speakers)
 
 # %% ../../nbs/4_evaluation/power.ipynb #baseline-02
-def _counts(field: str, values: Sequence[float]) -> np.ndarray:
-    "Finite numbers, one an utterance. Raises BadInput."
-    try:
-        counts = np.asarray(values, float)
-    except (TypeError, ValueError):
-        raise BadInput(field, "no numbers", "a number for every utterance") from None
-    if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
-        raise BadInput(field, "no counts", "a finite number, 0 or more, for every utterance")
-    return counts
-
-
 def power_of_baseline(
     errors: Sequence[float],  # of the baseline, utterance by utterance
     words: Sequence[float],  # reference words of each
@@ -137,7 +125,7 @@ def power_of_baseline(
 ) -> Power:
     "The power to expect of a comparison with this baseline. Raises BadInput."
     unshared = _unshared(correlation)
-    error = standard_error(_counts("errors", errors), _counts("words", words), blocks)
+    error = standard_error(numbers("errors", errors, 0.0), numbers("words", words, 0.0), blocks)
     assumed = f"the baseline's own errors, correlation {correlation:g} assumed"
     effective = effective_blocks(*block_sums([words], blocks))
     known = None if error is None else error * unshared
@@ -151,10 +139,10 @@ def power_of_difference(
     blocks: Sequence[str],
 ) -> Power:
     "The power that a comparison had, from the scatter of its paired differences. Raises BadInput."
-    a, b = _counts("errors_a", errors_a), _counts("errors_b", errors_b)
+    a, b = numbers("errors_a", errors_a, 0.0), numbers("errors_b", errors_b, 0.0)
     if len(a) != len(b):
         raise BadInput("errors_b", len(b), f"{len(a)} are needed")
-    error = standard_error(b - a, _counts("words", words), blocks)
+    error = standard_error(b - a, numbers("words", words, 0.0), blocks)
     effective = effective_blocks(*block_sums([words], blocks))
     return _power(error, len(set(blocks)), "the paired differences", effective)
 

@@ -55,7 +55,9 @@ def reach_of(effective: float) -> float:
 
 
 def least_reach(errors: np.ndarray, words: np.ndarray, most: float = 1.0) -> float:
-    "How far an end is away at least: as if all errors, `most` a word, came one by one."
+    "How far an end is away at least: as if whole errors, `most` a word, came one by one."
+    if (errors % 1).any():  # rates of utterances, say: they are no throws of a coin
+        return 0.0
     count, total = errors.sum(), words.sum()
     return float(Z * math.sqrt(count * max(1 - count / (most * total), 0.0)) / total)
 
@@ -67,8 +69,8 @@ def rate_ends(errors: np.ndarray, words: np.ndarray, most: float = 1.0) -> tuple
     reach = reach_of(max(effective_blocks(words, errors), FEWEST_DEGREES + 1))
     up = reach / max(1 - max(acceleration, 0.0) * reach, LEAST_DIVISOR)
     low, high = (min(max(far * error, least) / value, FARTHEST) for far in (reach, up))
-    highest = max(most, float((errors[words > 0] / words[words > 0]).max()))
-    return float(value * math.exp(-low)), min(float(value * math.exp(high)), highest)
+    highest = max(most, value, (errors[words > 0] / words[words > 0]).max())
+    return float(value * math.exp(-low)), float(min(value * math.exp(high), highest))
 
 # %% ../../nbs/4_evaluation/rate_intervals.ipynb #zero-02
 FEWEST_FOR_INTERVAL = 5  # blocks: of fewer the value is given alone
@@ -94,7 +96,7 @@ def rate_interval(
     words: Sequence[float],  # reference words of each utterance, or minutes ...
     blocks: Sequence[Hashable],  # whom each utterance belongs to
     unit: str = "fraction",  # of errors over words
-    most: float = 1.0,  # errors that a word, minute ... may have, if no block has one
+    most: float = 1.0,  # errors that a word, minute ... may have
 ) -> Interval:
     "The corpus rate with its 95 % interval by block: jackknife-t on a log scale. Raises BadInput."
     wrong, spoken = block_sums((errors, words), blocks, least=0.0)

@@ -18,12 +18,13 @@ from .intervals import LEVEL, Interval
 from .rate_intervals import least_reach, reach_of, share_unseen, too_few
 
 # %% auto #0
-__all__ = ['SPLITS', 'FEWEST_FOR_VERDICT', 'CHUNK', 'difference_interval', 'mcnemar', 'holm']
+__all__ = ['SPLITS', 'FEWEST_FOR_VERDICT', 'CHUNK', 'FEW', 'difference_interval', 'mcnemar', 'holm']
 
 # %% ../../nbs/4_evaluation/significance.ipynb #splits-02
 SPLITS = 4000  # of many blocks; of few all
 FEWEST_FOR_VERDICT = 6  # blocks: 2 ** -5 is the first p value below 5 %
-CHUNK = 4_000_000  # signs held at a time
+CHUNK = 4_000_000  # signs made at a time
+FEW = 100  # blocks: their signs are remembered, 1.6 MB at most
 
 
 def _drawn_signs(blocks: int, splits: int, generator: np.random.Generator) -> np.ndarray:
@@ -46,7 +47,7 @@ def _few_signs(blocks: int) -> np.ndarray:
 
 def _signs(blocks: int) -> Iterator[np.ndarray]:
     "Signs of blocks for SPLITS splits, or for every one, in chunks."
-    if blocks * SPLITS <= CHUNK:
+    if blocks <= FEW:
         yield _few_signs(blocks)
         return
     generator, step = np.random.default_rng(0), max(1, CHUNK // blocks)
@@ -60,7 +61,7 @@ def _halves(difference: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.n
     lows, highs, total = [], [], np.array([difference.sum(), words.sum()])
     counts, least = np.stack([difference, words], 1), 1e-9 * total[1]  # rounding is no word
     for signs in _signs(len(words)):
-        swing = signs.astype(np.float64) @ counts if len(words) < 64 else signs @ counts
+        swing = signs @ counts  # in float64
         sides = np.stack([total - swing, total + swing])  # twice the sums of each half
         full = (sides[..., 1] > least).all(0)
         rates = sides[..., 0] / np.maximum(sides[..., 1], least)
@@ -96,7 +97,7 @@ def difference_interval(
     words: Sequence[float],
     blocks: Sequence[Hashable],
     unit: str = "fraction",
-    most: float = 1.0,  # errors that a word, minute ... may have, if no block differs
+    most: float = 1.0,  # errors that a word, minute ... may have
 ) -> Interval:
     """The rate of b minus the rate of a (below zero, b makes fewer errors), with the 95 % interval
     and the p value of the sign-flip test. Raises BadInput for unequal lengths."""

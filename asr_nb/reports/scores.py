@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import BadInput
+from ..checks import BadInput, string
 from ..evaluation.alignments import sample_table_html
 from ..evaluation.decoding import Prediction
 from ..evaluation.errors import Regression, regressions
@@ -165,8 +165,7 @@ def _list(name: str, values: Any, count: int | None = None) -> list[str]:
         raise BadInput(name, type(values).__name__, "a list of texts is needed")
     values = [values] if isinstance(values, str) else list(values)
     for n, value in enumerate(values):
-        if not isinstance(value, str):
-            raise BadInput(f"{name}[{n}]", value, 'a text is needed, "" where there are no words')
+        string(f"{name}[{n}]", value)
     if count is not None and len(values) != count:
         raise BadInput(name, f"{len(values):,} of them", f"there are {count:,} references")
     return values
