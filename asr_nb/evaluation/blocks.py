@@ -101,9 +101,20 @@ def _amounts(predictions: Sequence[Prediction]) -> list[float]:
     return next((amounts for amounts in (letters, seconds) if any(amounts)), [1.0] * len(letters))
 
 
+def _single_origin(predictions: Sequence[Prediction]) -> str:
+    "speaker or recording, if all utterances are known to be of one; else empty."
+    for kind in ("speaker", "recording"):
+        names = {getattr(row, kind) for row in predictions}
+        if len(names) == 1 and "" not in names:
+            return kind
+    return ""
+
+
 def block_warning(predictions: Sequence[Prediction]) -> str:
     "What a reader has to know about intervals from this test set; empty if nothing."
     blocks, kind = blocks_of(predictions)
+    if kind == "utterance" and (one := _single_origin(predictions)):
+        return f"all utterances are of one {one}: intervals and verdicts say nothing about others"
     if kind == "utterance":
         return (
             "no two speakers or recordings are known, so each utterance counts as one: intervals "

@@ -33,6 +33,7 @@ from asr_nb.evaluation.intervals import (
     verdict_html,
 )
 from ..evaluation.summary import ShownMetric, shown_metrics
+from .figures import text_table
 from .tables import failed, reconciliation
 from ..runs.pipeline import STAGES, path_parameters, position
 from ..runs.privacy import NOTE, is_private
@@ -458,30 +459,36 @@ def worse(experiment: ExperimentRuns, system: System) -> list[str]:
 def summary_text(experiment: ExperimentRuns) -> str:
     """For each system: the rate on the target, what got worse, unsupported spans; or that it
     did not finish."""
+    all_systems = systems(experiment)
+    head, *rows = text_table([_row(experiment, system) for system in all_systems]).split("\n")
+    lines = [head]
+    for system, row in zip(all_systems, rows):
+        lines += [row, *_remarks(experiment, system)]
+    return "\n".join(filter(str.strip, lines))
+
+
+def _row(experiment: ExperimentRuns, system: System) -> dict[str, str]:
+    "The cells of a system in the summary; empty where it did not finish."
     target = next(iter(experiment.roles))
-    rate = experiment.rate_of(target)
-    lines = [_line("system", f"{target}: {rate.upper()}", "difference", "unsupported spans")]
-    for system in systems(experiment):
-        name, run = f"{system.model}, {system.recipe or 'as it was'}", system.run
-        if instead := _unfinished(system):
-            lines.append(f"{name}\n  {instead}")
-            continue
-        value, change = (run.metric(f"{target}.{rate}{end}") for end in ("", CHANGE))
-        spans = interval_text(_audited(experiment, system, target))
-        lines.append(_line(name, interval_text(value), interval_text(change, True), spans))
-        if system.recipe:
-            lines.append(
-                "  worse: "
-                f"{'; '.join(worse(experiment, system)) or 'nothing that these test sets can show'}"
-            )
-        if failed(_training(experiment, system)):
-            lines += [f"  {_training(experiment, system)}", f"  {_reconciled(experiment, system)}"]
-    return "\n".join(line for line in lines if line.strip())
+    rate, finished = experiment.rate_of(target), not _unfinished(system)
+    value, change = (system.run.metric(f"{target}.{rate}{end}") for end in ("", CHANGE))
+    texts = interval_text(value), interval_text(change, True)
+    spans = interval_text(_audited(experiment, system, target))
+    names = f"{target}: {rate.upper()}", "difference", "unsupported spans"
+    cells = {name: text if finished else "" for name, text in zip(names, (*texts, spans))}
+    return {"system": f"{system.model}, {system.recipe or 'as it was'}", **cells}
 
 
-def _line(*cells: str) -> str:
-    "Cells below each other."
-    return "".join(f"{cell:{width}}" for cell, width in zip(cells, (28, 26, 36, 0))).rstrip()
+def _remarks(experiment: ExperimentRuns, system: System) -> list[str]:
+    "What stands under a system in the summary."
+    if instead := _unfinished(system):
+        return [f"  {instead}"]
+    nothing, lines = "nothing that these test sets can show", []
+    if system.recipe:
+        lines.append(f"  worse: {'; '.join(worse(experiment, system)) or nothing}")
+    if failed(_training(experiment, system)):
+        lines += [f"  {_training(experiment, system)}", f"  {_reconciled(experiment, system)}"]
+    return lines
 
 # %% ../../nbs/7_reports/labbook.ipynb #page-02
 STYLE = """

@@ -5,7 +5,6 @@
 # %% ../../nbs/7_reports/score_report.ipynb #imports-01
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -31,11 +30,12 @@ from asr_nb.reports.breakdown import (
     slice_finding,
     slice_rows,
 )
+from .figures import text_table
 from .scores import CONVENTIONS, Comparison, Score, method_lines
 from .tables import worst
 
 # %% auto #0
-__all__ = ['ScoreReport', 'slices_shown', 'report_of', 'text_table', 'rate_rows', 'worst_lines', 'lost_lines', 'opening_lines',
+__all__ = ['ScoreReport', 'slices_shown', 'report_of', 'rate_rows', 'worst_lines', 'lost_lines', 'opening_lines',
            'comparisons_of', 'report_text', 'report_json']
 
 # %% ../../nbs/7_reports/score_report.ipynb #report-02
@@ -107,25 +107,6 @@ def report_of(
     shown = slices_shown(report.first[1].predictions, rule, options.by)
     alike = [f"no slices by {name}: all have the same" for name in options.by if name not in shown]
     return replace(report, notes=[*systems.notes, *alike])
-
-# %% ../../nbs/7_reports/score_report.ipynb #text-02
-def _width(text: str) -> int:
-    "The columns that a text takes in a terminal."
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def text_table(rows: Sequence[Mapping[str, str]]) -> str:
-    "Rows with the same keys as a table of plain text; Markdown's bold marks are taken off."
-    lines = [[cell.replace("**", "") for cell in row.values()] for row in rows]
-    lines = [list(rows[0]), *lines] if rows else []
-    widths = [max(map(_width, column)) for column in zip(*lines)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths))
-        return "  ".join(padded).rstrip()
-
-    return "\n".join(map(line, lines))
 
 # %% ../../nbs/7_reports/score_report.ipynb #rates-02
 def rate_rows(scores: Mapping[str, Score]) -> list[dict[str, str]]:
