@@ -211,7 +211,7 @@ def wer(
     *,
     language: str | Sequence[str] = "",  # a code such as da, of all or of each: rules of spelling
     normaliser: str | Normaliser = "",  # by name, or a rule of your own; "" = by language
-    speakers: Sequence[str] | None = None,  # of each utterance: intervals are drawn over them
+    speakers: Sequence[str] | None = None,  # of each utterance: intervals are by speaker
     recordings: Sequence[str] | None = None,  # likewise
 ) -> Score:
     "The error rates of a system with 95 % intervals; it prints itself. Raises BadInput."
@@ -300,7 +300,7 @@ def compare(
     *,
     language: str | Sequence[str] = "",  # a code such as da, of all or of each: rules of spelling
     normaliser: str | Normaliser = "",  # by name, or a rule of your own; "" = by language
-    speakers: Sequence[str] | None = None,  # of each utterance: intervals are drawn over them
+    speakers: Sequence[str] | None = None,  # of each utterance: intervals are by speaker
     recordings: Sequence[str] | None = None,  # likewise
     names: tuple[str, str] = ("first", "second"),
 ) -> Comparison:
